@@ -1,0 +1,419 @@
+"""Reads and writes ``config.pbtxt``, protobuf's text format of ``ModelConfig``.
+
+The reader is our own instead of ``google.protobuf.text_format``: that one
+differs from the C++ parser inside Triton in what it takes (``- 1``, unknown
+escapes) and in its texts, and it does not tell fields apart well enough to
+give hints. This one takes what Triton's parser takes and uses its texts;
+``tests/unit/config/test_pbtxt.py`` holds both against answers of Triton 2.51.
+
+One difference is wanted: a column here is that of the offending word, where
+Triton's parser often shows the word after it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from ..errors import ConfigError
+from .schema import ConfigMessage, Field, integer_type, is_repeated, model_config_class
+from .suggest import did_you_mean, with_note
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor
+    from google.protobuf.message import Message
+
+_TOKEN = re.compile(
+    r"""
+      (?P<blank>[ \t\r\n\v\f]+|\#[^\n]*)
+    | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    | (?P<integer>0[xX][0-9a-fA-F]+|[0-9]+)(?![0-9.eEfF])
+    | (?P<float>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?)
+    | (?P<string>"(?:[^"\\\n]|\\[^\n])*"|'(?:[^'\\\n]|\\[^\n])*')
+    | (?P<symbol>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+_ESCAPE = re.compile(
+    rb"\\(?:(?P<octal>[0-7]{1,3})|[xX](?P<hex>[0-9a-fA-F]{1,2})"
+    rb"|u(?P<u4>[0-9a-fA-F]{4})|U(?P<u8>[0-9a-fA-F]{8})|(?P<one>.))",
+    re.DOTALL,
+)
+_ONE_LETTER_ESCAPES = {
+    b"a": b"\a",
+    b"b": b"\b",
+    b"f": b"\f",
+    b"n": b"\n",
+    b"r": b"\r",
+    b"t": b"\t",
+    b"v": b"\v",
+    b"\\": b"\\",
+    b"?": b"?",
+    b"'": b"'",
+    b'"': b'"',
+}
+
+_TRUE_WORDS = ("true", "True", "t")
+_FALSE_WORDS = ("false", "False", "f")
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    offset: int
+    error: _ParseError | None = None
+
+
+class _ParseError(Exception):
+    """A reason in the parser's words, before file and model are known."""
+
+    def __init__(self, reason: str, offset: int, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.offset = offset
+        self.hint = hint
+
+
+def _tokenize(text: str) -> list[_Token]:
+    """Split ``text`` into tokens; the last one has no text and the kind ``end`` or ``bad``.
+
+    What is no token is reported only when the parser gets there, as an error
+    of the grammar before it is the one to show.
+    """
+    tokens: list[_Token] = []
+    try:
+        _append_tokens(text, tokens)
+    except _ParseError as error:
+        tokens.append(_Token("bad", "", error.offset, error))
+    else:
+        tokens.append(_Token("end", "", len(text)))
+    return tokens
+
+
+def _append_tokens(text: str, tokens: list[_Token]) -> None:
+    for match in _TOKEN.finditer(text):
+        kind, word, offset = str(match.lastgroup), match.group(), match.start()
+        if kind == "blank":
+            continue
+        if kind in ("integer", "float"):
+            follower = text[match.end() : match.end() + 1]
+            if follower.isalpha() or follower == "_":
+                raise _ParseError("Need space between number and identifier.", match.end())
+            if kind == "integer" and re.fullmatch(r"0[0-9]*[89][0-9]*", word):
+                raise _ParseError("Numbers starting with leading zero must be in octal.", offset)
+        elif kind == "symbol":
+            if word in "\"'":
+                line_ends = text.find("\n", offset) != -1
+                raise _ParseError(
+                    "String literals cannot cross line boundaries."
+                    if line_ends
+                    else "Unexpected end of string.",
+                    offset,
+                    "the closing quote is missing",
+                )
+            if word == "\ufeff":
+                raise _ParseError(
+                    "Expected identifier, got: \ufeff",
+                    offset,
+                    "the file starts with a byte order mark; save it as UTF-8 without one",
+                )
+            if word < " ":
+                raise _ParseError("Invalid control characters encountered in text.", offset)
+        tokens.append(_Token(kind, word, offset))
+
+
+def _unescape(token: _Token) -> bytes:
+    def replace(match: re.Match[bytes]) -> bytes:
+        if match["octal"] is not None:
+            return bytes([int(match["octal"], 8) & 0xFF])
+        if match["hex"] is not None:
+            return bytes([int(match["hex"], 16)])
+        digits = match["u4"] or match["u8"]
+        if digits is not None and int(digits, 16) <= 0x10FFFF:  # noqa: PLR2004 - last code point
+            # Two escapes may form a surrogate pair; they are joined below.
+            return chr(int(digits, 16)).encode("utf-8", "surrogatepass")
+        if match["one"] in _ONE_LETTER_ESCAPES:
+            return _ONE_LETTER_ESCAPES[match["one"]]
+        raise _ParseError("Invalid escape sequence in string literal.", token.offset)
+
+    raw = _ESCAPE.sub(replace, token.text[1:-1].encode("utf-8", "surrogatepass"))
+    if re.search(rb"\\[uU]", token.text.encode("utf-8", "surrogatepass")):
+        joined = raw.decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass")
+        raw = joined.decode("utf-16", "replace").encode()
+    return raw
+
+
+class _Parser:
+    """Recursive descent over tokens, guided by message descriptors."""
+
+    def __init__(self, text: str) -> None:
+        self._tokens = _tokenize(text)
+        self._next = 0
+
+    @property
+    def _token(self) -> _Token:
+        token = self._tokens[self._next]
+        if token.error is not None:
+            raise token.error
+        return token
+
+    def _fail(self, reason: str, *, hint: str | None = None, at: _Token | None = None) -> NoReturn:
+        raise _ParseError(reason, (at or self._token).offset, hint)
+
+    def _take(self) -> _Token:
+        token = self._token
+        self._next += 1
+        return token
+
+    def _try_symbol(self, *symbols: str) -> str | None:
+        """Consume one of ``symbols`` if it comes next."""
+        if self._token.kind == "symbol" and self._token.text in symbols:
+            return self._take().text
+        return None
+
+    def _symbol(self, symbol: str, *, hint: str | None = None) -> None:
+        if self._try_symbol(symbol) is None:
+            self._fail(f'Expected "{symbol}", found "{self._token.text}".', hint=hint)
+
+    def parse(self, message: Message) -> None:
+        while self._token.kind != "end":
+            self._field(message)
+
+    def _field(self, message: ConfigMessage) -> None:
+        descriptor = message.DESCRIPTOR
+        if self._try_symbol("["):
+            self._extension(descriptor)
+        if self._token.kind != "name":
+            hint = "a '}' or ']' is missing" if self._token.kind == "end" else None
+            self._fail(f"Expected identifier, got: {self._token.text}", hint=hint)
+        word = self._take()
+        field = descriptor.fields_by_name.get(word.text)
+        if field is None:
+            self._fail(
+                f'Message type "{descriptor.full_name}" has no field named "{word.text}".',
+                hint=_field_hint(word.text, descriptor),
+                at=word,
+            )
+        self._check_singular(message, field, word)
+        if self._try_symbol(":") is None and field.message_type is None:
+            self._symbol(":")
+        if is_repeated(field) and self._try_symbol("["):
+            if self._try_symbol("]") is None:
+                self._value(message, field)
+                while self._try_symbol("]") is None:
+                    self._symbol(",", hint="a list wants ',' between its elements and ']' last")
+                    self._value(message, field)
+        else:
+            self._value(message, field)
+        self._try_symbol(",", ";")
+
+    def _extension(self, descriptor: Descriptor) -> NoReturn:
+        name = ""
+        while self._token.kind != "end" and self._token.text != "]":
+            name += self._take().text
+        self._fail(
+            f'Extension "{name}" is not defined or is not an extension of '
+            f'"{descriptor.full_name}".',
+            hint="a field name belongs here",
+        )
+
+    def _check_singular(self, message: ConfigMessage, field: Field, word: _Token) -> None:
+        if is_repeated(field):
+            return
+        # A scalar without presence shows only by a value that is not the default. Triton's
+        # parser looks no further either: `max_batch_size: 0 max_batch_size: 4` passes.
+        if message.HasField(field.name) if field.has_presence else getattr(message, field.name):
+            self._fail(f'Non-repeated field "{field.name}" is specified multiple times.', at=word)
+        if field.containing_oneof is not None:
+            chosen = message.WhichOneof(field.containing_oneof.name)
+            if chosen is not None:
+                self._fail(
+                    f'Field "{field.name}" is specified along with field "{chosen}", another '
+                    f'member of oneof "{field.containing_oneof.name}".',
+                    at=word,
+                )
+
+    def _value(self, message: ConfigMessage, field: Field) -> None:
+        """Parse one value and set, or append, it."""
+        if field.message_type is None:
+            value = self._scalar(field)
+            if is_repeated(field):
+                getattr(message, field.name).append(value)
+            else:
+                setattr(message, field.name, value)
+            return
+        target = getattr(message, field.name)
+        if field.message_type.GetOptions().map_entry:
+            entry = target.GetEntryClass()()
+            self._body(entry)
+            # As in protobuf, the last of two entries with one key wins.
+            if field.message_type.fields_by_name["value"].message_type is None:
+                target[entry.key] = entry.value
+            else:
+                target[entry.key].CopyFrom(entry.value)
+        elif is_repeated(field):
+            self._body(target.add())
+        else:
+            target.SetInParent()
+            self._body(target)
+
+    def _body(self, message: Message) -> None:
+        opening = self._try_symbol("{", "<")
+        if opening is None:
+            self._symbol("{", hint="a message is written in braces")
+        while self._token.kind != "symbol" or self._token.text not in "}>":
+            self._field(message)
+        self._symbol(">" if opening == "<" else "}")
+
+    def _scalar(self, field: Field) -> object:
+        if field.enum_type is not None:
+            return self._enum(field)
+        match field.cpp_type:
+            case field.CPPTYPE_STRING:
+                return self._string()
+            case field.CPPTYPE_BOOL:
+                return self._bool(field)
+            case field.CPPTYPE_FLOAT | field.CPPTYPE_DOUBLE:
+                return self._float()
+            case _:
+                return self._integer(field)
+
+    def _integer(self, field: Field) -> int:
+        _, low, high = integer_type(field)
+        return self._integer_in(low, high)
+
+    def _integer_in(self, low: int, high: int) -> int:
+        # The sign is a token of its own, so `- 1` is a number too.
+        sign = -1 if low < 0 and self._try_symbol("-") else 1
+        if self._token.kind != "integer":
+            hint = "write the number without quotes" if self._token.kind == "string" else None
+            self._fail(f"Expected integer, got: {self._token.text}", hint=hint)
+        text = self._token.text
+        is_octal = text[0] == "0" and text.isdecimal()
+        value = sign * (int(text, 8) if is_octal else int(text, 0))
+        if not low <= value <= high:
+            self._fail(f"Integer out of range ({text})", hint=f"the range is {low} to {high}")
+        self._take()
+        return value
+
+    def _float(self) -> float:
+        sign = -1.0 if self._try_symbol("-") else 1.0
+        token = self._token
+        if token.kind in ("integer", "float"):
+            if token.text[:2] in ("0x", "0X"):
+                self._fail(f"Expect a decimal number, got: {token.text}")
+            value = float(token.text.rstrip("fF"))
+        elif token.kind == "name" and token.text.lower() in ("inf", "infinity", "nan"):
+            value = float(token.text.lower())
+        else:
+            hint = "write the number without quotes" if token.kind == "string" else None
+            self._fail(f"Expected double, got: {token.text}", hint=hint)
+        self._take()
+        return sign * value
+
+    def _bool(self, field: Field) -> bool:
+        token = self._token
+        if token.kind == "integer":
+            return bool(self._integer_in(0, 1))
+        if token.kind != "name":
+            self._fail(f"Expected identifier, got: {token.text}", hint="write true or false")
+        if token.text not in _TRUE_WORDS + _FALSE_WORDS:
+            self._fail(
+                f'Invalid value for boolean field "{field.name}". Value: "{token.text}".',
+                hint="write true or false",
+            )
+        return self._take().text in _TRUE_WORDS
+
+    def _enum(self, field: Field) -> int:
+        token = self._token
+        values = field.enum_type.values_by_name
+        if token.kind == "name":
+            if token.text not in values:
+                self._fail(
+                    f'Unknown enumeration value of "{token.text}" for field "{field.name}".',
+                    hint=did_you_mean(token.text, values),
+                )
+            return int(values[self._take().text].number)
+        if token.kind == "integer" or token.text == "-":
+            # Numbers without a name pass, as enums of proto3 are open.
+            return self._integer(field)
+        hint = "write the name without quotes" if token.kind == "string" else None
+        self._fail(f"Expected integer or identifier, got: {token.text}", hint=hint)
+
+    def _string(self) -> str:
+        first = self._token
+        if first.kind != "string":
+            hint = "put the value in quotes" if first.kind in ("name", "integer", "float") else None
+            self._fail(f"Expected string, got: {first.text}", hint=hint)
+        raw = b""
+        while self._token.kind == "string":
+            raw += _unescape(self._take())
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            self._fail("String is not valid UTF-8.", at=first)
+
+
+def _field_hint(word: str, descriptor: Descriptor) -> str | None:
+    hint = did_you_mean(word, descriptor.fields_by_name)
+    if hint is not None:
+        return hint
+    owners = [
+        name
+        for name, message in model_config_class().DESCRIPTOR.file.message_types_by_name.items()
+        if word in message.fields_by_name
+    ]
+    return f"'{word}' is a field of {', '.join(owners)}; check the braces" if owners else None
+
+
+def parse_pbtxt(text: str, *, file: str | None = None, model: str | None = None) -> ConfigMessage:
+    """Parse the text of a ``config.pbtxt``.
+
+    Parameters
+    ----------
+    text
+        The text. An empty one is legal and gives an all-default message.
+    file
+        Path that errors name.
+    model
+        Model that errors name.
+
+    Returns
+    -------
+    google.protobuf.message.Message
+        A message of `model_config_class`, as written: nothing is filled in.
+
+    Raises
+    ------
+    ConfigError
+        The text does not parse. The message is Triton's, with the parser's own
+        reason behind it; ``line`` and ``column`` are set, ``hint`` often is.
+    """
+    message = model_config_class()()
+    try:
+        _Parser(text).parse(message)
+    except _ParseError as error:
+        line = text.count("\n", 0, error.offset) + 1
+        column = error.offset - (text.rfind("\n", 0, error.offset) + 1) + 1
+        where = "" if file is None else f" from {file}"
+        raise with_note(
+            ConfigError(
+                f"failed to read text proto{where}: {line}:{column}: {error.reason}",
+                model=model,
+                file=file,
+                line=line,
+                column=column,
+                hint=error.hint,
+            )
+        ) from None
+    return message
+
+
+def format_pbtxt(message: Message) -> str:
+    """Return the message as text that `parse_pbtxt` and Triton read back."""
+    from google.protobuf import text_format
+
+    return text_format.MessageToString(message, as_utf8=True)

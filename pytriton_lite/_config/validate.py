@@ -1,0 +1,483 @@
+"""Triton's checks of a configuration, with Triton's texts.
+
+Two steps, as there: `validate_general` before the model is looked at, and
+`validate_io` on what auto-complete made of it. The first failure wins, so the
+order of the checks matters. All orders and texts were seen on Triton 2.51,
+except those of ``model_metrics``, which it does not know.
+
+Checks that need the model folder (label files, warmup and state files) or
+other models (how the steps of an ensemble fit together) are not made here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+from .._dtypes import BY_CONFIG_NAME
+from ..errors import ConfigError
+from .schema import ConfigMessage
+from .suggest import with_note
+
+# Backends that take only platforms of their own. Python is none of them.
+_PLATFORMS = {
+    "onnxruntime": ("onnxruntime_onnx",),
+    "pytorch": ("pytorch_libtorch",),
+    "tensorflow": ("tensorflow_savedmodel", "tensorflow_graphdef"),
+    "tensorrt": ("tensorrt_plan",),
+}
+
+_INT32 = BY_CONFIG_NAME["TYPE_INT32"].number
+_FP32 = BY_CONFIG_NAME["TYPE_FP32"].number
+_CORRELATION_ID_TYPES = tuple(
+    BY_CONFIG_NAME[name].number
+    for name in ("TYPE_UINT64", "TYPE_INT64", "TYPE_UINT32", "TYPE_INT32", "TYPE_STRING")
+)
+
+_WILDCARD = -1
+_IMAGE_RANK = 3
+
+
+def _fail(message: ConfigMessage, text: str, *, hint: str | None = None) -> NoReturn:
+    raise with_note(ConfigError(text, model=message.name, hint=hint))
+
+
+def validate_general(message: ConfigMessage, *, model_name: str) -> None:
+    """Check everything but inputs and outputs.
+
+    Parameters
+    ----------
+    message
+        Configuration after ``normalize.fill_defaults``.
+    model_name
+        Name of the model folder.
+
+    Raises
+    ------
+    ConfigError
+        The first check that fails.
+    """
+    _check_platform(message)
+    if message.max_batch_size < 0:
+        _fail(message, f"'max_batch_size' must be non-negative value for {message.name}")
+    if message.HasField("dynamic_batching"):
+        _check_dynamic_batching(message)
+    if message.HasField("sequence_batching"):
+        _check_sequence_batching(message)
+    _check_ensemble(message)
+    if message.response_cache.enable and message.model_transaction_policy.decoupled:
+        _fail(
+            message,
+            f"Response Cache does not currently support model {message.name} with 'decoupled' "
+            "transaction policy. Please disable the response cache.",
+        )
+    _check_metrics(message)
+    if message.name != model_name:
+        raise ConfigError(
+            f"unexpected directory name '{model_name}' for model '{message.name}', directory name "
+            "must equal model name",
+            model=model_name,
+        )
+
+
+def _check_platform(message: ConfigMessage) -> None:
+    platform, backend = message.platform, message.backend
+    if platform == "ensemble":
+        if backend:
+            _fail(
+                message,
+                f"Ensemble model '{message.name}' must have platform type 'ensemble' and empty "
+                "backend type",
+            )
+        return
+    if not backend:
+        hint = 'write backend: "python" instead' if platform == "python" else None
+        _fail(message, f"unexpected platform type '{platform}' for {message.name}", hint=hint)
+    if platform and platform not in _PLATFORMS.get(backend, (platform,)):
+        _fail(message, f"unexpected 'platform' and 'backend' pair, got:{platform}, {backend}")
+
+
+def _check_preferred_sizes(
+    message: ConfigMessage, sizes: Iterable[int], subject: str, what: str
+) -> None:
+    for size in sizes:
+        if size <= 0:
+            _fail(message, f"{subject} {what} must be positive for {message.name}")
+        if size > message.max_batch_size:
+            _fail(message, f"{subject} {what} must be <= max batch size for {message.name}")
+
+
+def _check_dynamic_batching(message: ConfigMessage) -> None:
+    batching, name = message.dynamic_batching, message.name
+    _check_preferred_sizes(
+        message, batching.preferred_batch_size, "dynamic batching", "preferred size"
+    )
+    levels = batching.priority_levels
+    if levels:
+        if not 1 <= batching.default_priority_level <= levels:
+            _fail(message, f"default priority level must be in range [1, {levels}] for {name}")
+        for level in batching.priority_queue_policy:
+            if not 1 <= level <= levels:
+                _fail(
+                    message,
+                    f"priority queue policy must have priority level in range [1, {levels}] for "
+                    f"{name}",
+                )
+    if not batching.preserve_ordering:
+        return
+    if levels > 1:
+        _fail(
+            message,
+            f"Only one priority level is allowed when 'preserve_ordering' is true for {name}",
+        )
+    policies = batching.priority_queue_policy
+    for policy in (batching.default_queue_policy, *(policies[level] for level in policies)):
+        if policy.timeout_action == policy.DELAY and policy.default_timeout_microseconds:
+            _fail(
+                message,
+                "Queue policy can not have DELAY as timeout action when 'preserve_ordering' is "
+                f"true for {name}",
+            )
+
+
+def _check_sequence_batching(message: ConfigMessage) -> None:
+    batching, name = message.sequence_batching, message.name
+    if message.response_cache.enable:
+        _fail(
+            message,
+            f"Response Cache does not currently support model {name} with sequence batching "
+            "scheduler. Please disable the response cache.",
+        )
+    for kind in ("START", "END", "READY", "CORRID"):
+        _check_control_kind(message, f"CONTROL_SEQUENCE_{kind}")
+    if batching.HasField("oldest"):
+        _check_preferred_sizes(
+            message,
+            batching.oldest.preferred_batch_size,
+            "sequence batching",
+            "preferred batch size",
+        )
+    if batching.HasField("direct"):
+        utilization = batching.direct.minimum_slot_utilization
+        # 0 passes, whatever the text says.
+        if utilization < 0.0 or utilization > 1.0:
+            _fail(
+                message,
+                "sequence batching minimum slot utilization must be in range (0.0, 1.0] for "
+                f"{name}",
+            )
+
+
+def _check_control_kind(message: ConfigMessage, kind: str) -> None:
+    """Check the names of all control tensors, and the signal of one kind."""
+    seen_tensors = set()
+    is_found = False
+    for tensor in message.sequence_batching.control_input:
+        if not tensor.name:
+            _fail(message, f"sequence batching control tensor must have a name for {message.name}")
+        if tensor.name in seen_tensors:
+            _fail(
+                message,
+                f"sequence batching control tensor '{tensor.name}' is specified for multiple "
+                f"control kinds for {message.name}",
+            )
+        seen_tensors.add(tensor.name)
+        for control in tensor.control:
+            if control.kind != control.Kind.Value(kind):
+                continue
+            if is_found:
+                _fail(
+                    message,
+                    f"sequence batching specifies multiple {kind} tensors for {message.name}",
+                )
+            is_found = True
+            if kind == "CONTROL_SEQUENCE_CORRID":
+                _check_correlation_id(message, control)
+            else:
+                _check_false_true(message, control, kind)
+
+
+def _check_correlation_id(message: ConfigMessage, control: ConfigMessage) -> None:
+    if control.int32_false_true or control.fp32_false_true or control.bool_false_true:
+        _fail(
+            message,
+            "sequence batching must not specify either 'int32_false_true', 'fp32_false_true' or "
+            f"'bool_false_true' for CONTROL_SEQUENCE_CORRID for {message.name}",
+        )
+    if control.data_type not in _CORRELATION_ID_TYPES:
+        _fail(
+            message,
+            f"unexpected data type for control CONTROL_SEQUENCE_CORRID for {message.name}. "
+            "Allowed data types are TYPE_UINT64, TYPE_INT64, TYPE_UINT32, TYPE_INT32 and "
+            "TYPE_STRING",
+        )
+
+
+def _check_false_true(message: ConfigMessage, control: ConfigMessage, kind: str) -> None:
+    fields = ("int32_false_true", "fp32_false_true", "bool_false_true")
+    given = [field for field in fields if getattr(control, field)]
+    if not given:
+        _fail(
+            message,
+            "sequence batching must specify either 'int32_false_true', 'fp32_false_true' or "
+            f"'bool_false_true' for {kind} for {message.name}",
+        )
+    if len(given) > 1:
+        _fail(
+            message,
+            "sequence batching specifies more than one from 'int32_false_true', "
+            f"'fp32_false_true' and 'bool_false_true' for {kind} for {message.name}",
+        )
+    if len(getattr(control, given[0])) != 2:  # noqa: PLR2004 - [false, true]
+        _fail(
+            message,
+            f"sequence batching control '{given[0]}' must have exactly 2 entries for {kind} for "
+            f"{message.name}",
+        )
+
+
+def _check_ensemble(message: ConfigMessage) -> None:
+    """Check an ensemble's own fields; how its steps fit together is not looked at."""
+    name = message.name
+    if not message.HasField("ensemble_scheduling"):
+        if message.platform == "ensemble":
+            _fail(
+                message,
+                f"ensemble scheduling must be set for ensemble {name} whose platform is ensemble",
+            )
+        return
+    if message.platform != "ensemble":
+        _fail(
+            message,
+            f"ensemble scheduling cannot be set for model '{name}' whose platform is not ensemble",
+        )
+    if message.instance_group:
+        _fail(message, f"instance group should not be specified for ensemble '{name}'")
+    if message.HasField("optimization"):
+        _fail(message, f"optimization should not be specified for ensemble '{name}'")
+    if message.model_warmup:
+        _fail(message, f"model_warmup can not be specified for ensemble '{name}'")
+    if not message.ensemble_scheduling.step:
+        _fail(message, f"must specify 'step' for ensemble '{name}'")
+    for index, step in enumerate(message.ensemble_scheduling.step):
+        for field in ("model_name", "input_map", "output_map"):
+            if not getattr(step, field):
+                _fail(message, f"must specify '{field}' in step {index} of ensemble '{name}'")
+
+
+def _check_metrics(message: ConfigMessage) -> None:
+    for control in message.model_metrics.metric_control:
+        if not control.HasField("metric_identifier"):
+            _fail(message, "metric control must specify 'metric_identifier'")
+        if not control.metric_identifier.family:
+            _fail(message, "metric identifier must specify non-empty 'family'")
+        if not control.HasField("histogram_options"):
+            _fail(message, "metric control must specify 'histogram_options'")
+        if not control.histogram_options.buckets:
+            _fail(message, "histogram options must specify non-empty 'buckets'")
+
+
+# --- inputs and outputs ---
+
+
+def validate_io(message: ConfigMessage) -> None:
+    """Check inputs, outputs, batch inputs and outputs, states and warmup samples.
+
+    Raises
+    ------
+    ConfigError
+        The first check that fails.
+    """
+    for tensor in message.input:
+        _check_tensor(message, tensor, "input")
+        if tensor.format != tensor.FORMAT_NONE and len(tensor.dims) != _IMAGE_RANK:
+            _fail(message, f"model input NHWC/NCHW require 3 dims for {message.name}")
+        _check_tensorrt_flags(message, tensor)
+    for tensor in message.output:
+        _check_tensor(message, tensor, "output")
+        _check_tensorrt_flags(message, tensor)
+    _check_batch_inputs(message)
+    _check_batch_outputs(message)
+    for state in message.sequence_batching.state:
+        _check_initial_state(message, state)
+    _check_warmup(message)
+
+
+def _check_tensor(message: ConfigMessage, tensor: ConfigMessage, kind: str) -> None:
+    if not tensor.name:
+        _fail(message, f"model {kind} must specify 'name' for {message.name}")
+    prefix = f"model {kind} '{tensor.name}'"
+    if tensor.data_type == 0:
+        _fail(message, f"{prefix} must specify 'data_type' for {message.name}")
+    if not tensor.dims:
+        _fail(message, f"{prefix} must specify 'dims' for {message.name}")
+    has_reshape = tensor.HasField("reshape")
+    if has_reshape and not tensor.reshape.shape and message.max_batch_size == 0:
+        _fail(
+            message,
+            f"{prefix} cannot have empty reshape for non-batching model as scalar tensors are "
+            f"not supported for {message.name}",
+        )
+    rule = "must be integer >= 1, or -1 to indicate a variable-size dimension"
+    if any(dim < 1 and dim != _WILDCARD for dim in tensor.dims):
+        _fail(
+            message,
+            f"{prefix} dimension {rule} for {message.name}",
+            hint="for a scalar write dims: [ 1 ] and reshape { shape: [ ] }, with batching"
+            if 0 in tensor.dims
+            else None,
+        )
+    if not has_reshape:
+        return
+    shape = tensor.reshape.shape
+    if any(dim < 1 and dim != _WILDCARD for dim in shape):
+        _fail(message, f"{prefix} reshape dimensions {rule} for {message.name}")
+    # A product per run of fixed sizes: [2, 4, -1, 6] may become [8, -1, 3, 2]. An empty
+    # reshape counts as one element.
+    dims_runs, shape_runs = _run_products(tensor.dims), _run_products(shape)
+    both_variable = len(dims_runs) > 1 and len(shape_runs) > 1
+    if both_variable and len(dims_runs) != len(shape_runs):
+        _fail(
+            message,
+            f"{prefix} has different number of variable-size dimensions for dims and reshape for "
+            f"{message.name}",
+        )
+    if dims_runs != shape_runs:
+        _fail(message, f"{prefix} has different size for dims and reshape for {message.name}")
+
+
+def _run_products(dims: Sequence[int]) -> list[int]:
+    """Return the element counts of the runs of ``dims`` between variable-size dimensions."""
+    runs: list[list[int]] = [[]]
+    for dim in dims:
+        if dim == _WILDCARD:
+            runs.append([])
+        else:
+            runs[-1].append(dim)
+    return [math.prod(run) for run in runs]
+
+
+def _check_tensorrt_flags(message: ConfigMessage, tensor: ConfigMessage) -> None:
+    if message.platform == "tensorrt_plan":
+        return
+    if tensor.is_shape_tensor:
+        _fail(message, f"shape tensors are only supported for TensorRT platform for {message.name}")
+    if tensor.is_non_linear_format_io:
+        _fail(
+            message,
+            f"Non-linear IO format is only supported for the TensorRT platform for {message.name}",
+        )
+
+
+def _enum_name(message: ConfigMessage, field: str) -> str:
+    number = getattr(message, field)
+    value = message.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number.get(number)
+    return str(number) if value is None else str(value.name)
+
+
+def _check_batch_inputs(message: ConfigMessage) -> None:
+    input_names = {tensor.name for tensor in message.input}
+    for item in message.batch_input:
+        if len(item.source_input) != 1:
+            _fail(
+                message,
+                f"batch input kind '{_enum_name(item, 'kind')}' expects 1 source input, got "
+                f"{len(item.source_input)} for {message.name}",
+            )
+        if item.data_type not in (_INT32, _FP32):
+            _fail(
+                message,
+                f"batch input data type must be TYPE_INT32 or TYPE_FP32 for {message.name}",
+            )
+        for name in item.source_input:
+            if name not in input_names:
+                _fail(message, f"unknown source input name '{name}' for {message.name}")
+
+
+def _check_batch_outputs(message: ConfigMessage) -> None:
+    input_names = {tensor.name for tensor in message.input}
+    output_names = {tensor.name for tensor in message.output}
+    for item in message.batch_output:
+        if len(item.source_input) != 1:
+            _fail(
+                message,
+                f"batch output kind '{_enum_name(item, 'kind')}' expects 1 source input, got "
+                f"{len(item.source_input)} for {message.name}",
+            )
+        for name in item.source_input:
+            if name not in input_names:
+                _fail(message, f"unknown source input name '{name}' for {message.name}")
+        # Once per batch output; two of them may name one output.
+        seen = set()
+        for name in item.target_name:
+            if name not in output_names:
+                _fail(message, f"unknown target output name '{name}' for {message.name}")
+            if name in seen:
+                _fail(
+                    message,
+                    f"target output name '{name}' can only be specified once for {message.name}",
+                )
+            seen.add(name)
+
+
+def _check_initial_state(message: ConfigMessage, state: ConfigMessage) -> None:
+    if len(state.initial_state) > 1:
+        _fail(
+            message,
+            f"initial_state field for state input '{state.input_name}' must contain exactly one "
+            f"or zero element. Found '{len(state.initial_state)}' elements.",
+        )
+    for initial in state.initial_state:
+        if initial.data_type != state.data_type:
+            _fail(
+                message,
+                f"The data type used for 'initial_state' field of state '{state.input_name}' does "
+                "not match the state data type.",
+            )
+        if not initial.name:
+            _fail(
+                message,
+                "Field 'name' must be set when using initial_state for state input "
+                f"'{state.input_name}'.",
+            )
+        if len(initial.dims) != len(state.dims):
+            _fail(
+                message,
+                "Number of dimensions in 'initial_state' doesn't match the size of 'state' "
+                f"dimensions for state input '{state.input_name}'. {len(initial.dims)} != "
+                f"{len(state.dims)}",
+            )
+        if _WILDCARD in initial.dims:
+            _fail(
+                message,
+                f"'initial_state' field for state input name '{state.input_name}' contains "
+                "variable dimensions.",
+            )
+        for found, wanted in zip(initial.dims, state.dims, strict=True):
+            if wanted not in (_WILDCARD, found):
+                _fail(
+                    message,
+                    f"'initial_state' dim for input name '{state.input_name}' doesn't match "
+                    f"'state' dim description. {found} != {wanted}",
+                )
+        if initial.WhichOneof("state_data") is None:
+            # The missing blank is Triton's.
+            _fail(
+                message,
+                f"initial_state setting expects state'{state.input_name}' to have state_data set",
+            )
+
+
+def _check_warmup(message: ConfigMessage) -> None:
+    for sample in message.model_warmup:
+        # A sample for no request is not looked at.
+        if sample.batch_size == 0:
+            continue
+        for name in sorted(sample.inputs):
+            if any(dim < 0 for dim in sample.inputs[name].dims):
+                _fail(
+                    message,
+                    "warmup setting expects all variable-size dimensions are specified for input "
+                    f"'{name}'",
+                )

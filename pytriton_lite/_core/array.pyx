@@ -1,0 +1,188 @@
+# cython: language_level=3, freethreading_compatible=True
+"""numpy arrays: facts, copies and views. The only module that uses numpy's C API."""
+cimport numpy as np
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
+
+np.import_array()
+
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    /* A reference count read by one thread proves nothing here, so nothing counts as exclusive. */
+    #define PTL_REFCNT(op) PY_SSIZE_T_MAX
+    #else
+    #define PTL_REFCNT(op) Py_REFCNT(op)
+    #endif
+    #define PTL_WEAKREFS(op) (*(PyObject **)((char *)(op) + Py_TYPE(op)->tp_weaklistoffset))
+    """
+    Py_ssize_t PTL_REFCNT(PyObject *) noexcept
+    PyObject *PTL_WEAKREFS(PyObject *) noexcept
+
+# With plain pointers, since both functions steal the descriptor and `obj` may be NULL.
+cdef extern from "numpy/arrayobject.h":
+    PyObject *descr_of "PyArray_DESCR"(object)  # borrowed
+    object PyArray_Empty(int, np.npy_intp *, PyObject *, int)
+    object PyArray_NewFromDescr(
+        PyObject *, PyObject *, int, np.npy_intp *, np.npy_intp *, void *, int, PyObject *
+    )
+
+# numpy's limit is 32 in 1.x and 64 in 2.x.
+MAX_NDIM = 64
+
+# Below this many bytes, giving up the GIL for a copy costs more than the copy
+# (64 bytes: 55 ns held, 389 ns released); from here on other threads gain.
+cdef enum:
+    RELEASE_GIL_BYTES = 65536
+
+cdef int64_t[15] _ITEM_SIZES
+cdef int[15] _TYPE_NUMBERS
+_ITEM_SIZES[:] = [0, 1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8, 0, 2]
+_TYPE_NUMBERS[:] = [
+    -1, np.NPY_BOOL, np.NPY_UINT8, np.NPY_UINT16, np.NPY_UINT32, np.NPY_UINT64,
+    np.NPY_INT8, np.NPY_INT16, np.NPY_INT32, np.NPY_INT64,
+    np.NPY_FLOAT16, np.NPY_FLOAT, np.NPY_DOUBLE, np.NPY_OBJECT,
+    np.NPY_UINT16,  # BF16 has no numpy type: its bits are kept as uint16
+]
+
+
+cdef Py_ssize_t reference_count(PyObject *thing) noexcept:
+    return PTL_REFCNT(thing)
+
+
+cdef int64_t item_size(int data_type) noexcept nogil:
+    return _ITEM_SIZES[data_type]
+
+
+cdef int _data_type_of(np.ndarray array) noexcept:
+    cdef int number = np.PyArray_TYPE(array)
+    if not np.PyArray_ISNOTSWAPPED(array):
+        return DT_INVALID
+    if number == np.NPY_FLOAT:
+        return DT_FP32
+    if number == np.NPY_BOOL:
+        return DT_BOOL
+    if number == np.NPY_FLOAT16:
+        return DT_FP16
+    if number == np.NPY_DOUBLE:
+        return DT_FP64
+    if number == np.NPY_OBJECT or number == np.NPY_STRING:
+        return DT_BYTES
+    # C's integer types overlap (int64 is long or long long), so decide by kind and size.
+    if np.PyTypeNum_ISSIGNED(number):
+        return _integer(np.PyArray_ITEMSIZE(array), DT_INT8)
+    if np.PyTypeNum_ISUNSIGNED(number):
+        return _integer(np.PyArray_ITEMSIZE(array), DT_UINT8)
+    return DT_INVALID
+
+
+cdef inline int _integer(int size, int first) noexcept:
+    if size == 1:
+        return first
+    if size == 2:
+        return first + 1
+    if size == 4:
+        return first + 2
+    if size == 8:
+        return first + 3
+    return DT_INVALID
+
+
+cdef bint _is_contiguous(np.ndarray array) noexcept:
+    return np.PyArray_IS_C_CONTIGUOUS(array) and np.PyArray_ISALIGNED(array)
+
+
+cdef bint describe(object array, ArrayView *view) noexcept:
+    """Fill `view`; False when `array` is not an ndarray (a subclass is one)."""
+    if not np.PyArray_Check(array):
+        return False
+    cdef np.ndarray nd = <np.ndarray> array
+    view.data_type = _data_type_of(nd)
+    view.ndim = np.PyArray_NDIM(nd)
+    view.dims = <int64_t *> np.PyArray_DIMS(nd)
+    view.data = np.PyArray_DATA(nd)
+    view.is_contiguous = _is_contiguous(nd)
+    view.is_writable = np.PyArray_ISWRITEABLE(nd)
+    return True
+
+
+cdef object private_copy(object array):
+    """Copy to a new writable C-ordered base-class array that owns its memory."""
+    cdef np.ndarray source = <np.ndarray> array
+    cdef np.ndarray copy
+    cdef PyObject *descr
+    cdef Py_ssize_t size
+    if not _is_contiguous(source) or np.PyArray_TYPE(source) == np.NPY_OBJECT:
+        return np.PyArray_NewCopy(np.PyArray_EnsureArray(source), np.NPY_CORDER)
+    descr = descr_of(source)
+    Py_INCREF(<object> descr)  # stolen by the next call
+    copy = PyArray_Empty(np.PyArray_NDIM(source), np.PyArray_DIMS(source), descr, 0)
+    size = np.PyArray_NBYTES(source)
+    cdef void *to = np.PyArray_DATA(copy)
+    cdef const void *of = np.PyArray_DATA(source)
+    if size < RELEASE_GIL_BYTES:
+        memcpy(to, of, size)
+    else:
+        with nogil:
+            memcpy(to, of, size)
+    return copy
+
+
+cdef object reshaped(object array, int ndim, int64_t *dims):
+    """View of a C-contiguous array with other dims of the same element count."""
+    cdef np.PyArray_Dims shape
+    shape.ptr = <np.npy_intp *> dims
+    shape.len = ndim
+    return np.PyArray_Newshape(<np.ndarray> array, &shape, np.NPY_CORDER)
+
+
+cdef bint is_exclusive(object array, Py_ssize_t references) noexcept:
+    """Whether nobody else can reach the memory of an ndarray.
+
+    `references` is how many references the caller knows of, the one in its own
+    argument not counted. True only for memory that numpy itself allocated and
+    that no other array, view or weak reference leads to; memory of a foreign
+    owner (a torch tensor, a bytes object) is never exclusive, since it may be
+    shared behind that owner's back.
+    """
+    cdef PyObject *current = <PyObject *> array
+    cdef PyObject *base
+    while True:
+        if PTL_REFCNT(current) > references:
+            return False
+        if PTL_WEAKREFS(current) != NULL:
+            return False
+        base = <PyObject *> np.PyArray_BASE(<np.ndarray> current)
+        if base == NULL:
+            return np.PyArray_CHKFLAGS(<np.ndarray> current, np.NPY_ARRAY_OWNDATA)
+        if not np.PyArray_CheckExact(<object> base):
+            return False
+        current = base
+        references = 1  # held by the view alone
+
+
+cdef object view_of_memory(
+    void *data, int ndim, int64_t *dims, int64_t *strides, int data_type, object owner, bint writable
+):
+    """Array over memory that `owner` keeps alive. `strides` are in elements, or NULL."""
+    cdef np.npy_intp[64] byte_strides
+    cdef np.npy_intp *strides_argument = NULL
+    cdef int i
+    if strides != NULL:
+        for i in range(ndim):
+            byte_strides[i] = strides[i] * _ITEM_SIZES[data_type]
+        strides_argument = byte_strides
+    cdef np.dtype descr = np.PyArray_DescrFromType(_TYPE_NUMBERS[data_type])
+    Py_INCREF(descr)  # stolen by the next call
+    cdef np.ndarray array = PyArray_NewFromDescr(
+        <PyObject *> np.ndarray, <PyObject *> descr, ndim, <np.npy_intp *> dims, strides_argument,
+        data, np.NPY_ARRAY_WRITEABLE if writable else 0, NULL,
+    )
+    np.PyArray_UpdateFlags(
+        array,
+        np.NPY_ARRAY_C_CONTIGUOUS | np.NPY_ARRAY_F_CONTIGUOUS | np.NPY_ARRAY_ALIGNED,
+    )
+    np.set_array_base(array, owner)
+    return array

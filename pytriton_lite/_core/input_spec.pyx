@@ -1,0 +1,419 @@
+# cython: language_level=3, freethreading_compatible=True
+"""Request validation, compiled from a model's configuration.
+
+Two ways with one result. The fast one takes plain ndarrays that fit; whatever it does
+not take goes the slow way, which converts other kinds of input and, if the request is
+wrong, finds the fault in Triton's order of checks and words it as Triton does
+(observed on 2.51): requested outputs, number of inputs, names, batch dimension, batch
+size, then data type, shape and size of each input. Inputs are checked in the order of
+the request; Triton's own order among them is that of a hash table.
+"""
+from libc.stdint cimport int64_t
+
+import math
+
+import numpy as np
+
+from pytriton_lite._core cimport array as arrays
+from pytriton_lite._core.array cimport DT_BF16, DT_BOOL, DT_BYTES, DT_FP16, DT_INVALID, ArrayView
+from pytriton_lite._core.bytes_tensor cimport to_bytes_elements
+from pytriton_lite._core.dlpack cimport DLPackTensor
+from pytriton_lite._core.message cimport InferenceRequest
+from pytriton_lite._core.message import NO_TRACE as _NO_TRACE
+from pytriton_lite._core.reply cimport Tensor as PublicTensor
+from pytriton_lite._core.reply import Tensor as PublicTensorType
+from pytriton_lite._core.tensor cimport Tensor, input_tensor
+from pytriton_lite._dtypes import BY_NUMBER
+from pytriton_lite.errors import InvalidArgumentError
+
+cdef str _NOTE = (
+    "NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be "
+    "prepended to each input shape. If you want to specify the full shape including the batch dim in "
+    "your input dims config, try setting max_batch_size to zero. See the model configuration docs for "
+    "more info on max_batch_size."
+)
+
+
+cdef class InputEntry:
+    """One configured input."""
+
+    def __init__(self, str name, int data_type, tuple dims, reshape, bint is_optional):
+        cdef int i
+        if len(dims) >= arrays.MAX_NDIM:
+            raise InvalidArgumentError(f"input '{name}' has {len(dims)} dims, at most 63 are supported")
+        self.name = name
+        self.data_type = data_type
+        self.ndim = len(dims)
+        self.dims_tuple = dims
+        for i in range(self.ndim):
+            self.dims[i] = dims[i]
+        self.reshape = reshape
+        self.is_optional = is_optional
+
+
+cdef str _joined(object values):
+    return ",".join([str(value) for value in values])
+
+
+cdef str _prefix(str request_id):
+    return f"[request id: {request_id or '<id_unknown>'}] "
+
+
+cdef str _protocol_name(int data_type):
+    return BY_NUMBER[data_type].protocol_name
+
+
+cdef class InputSpec:
+    """Checks and wraps the inputs of one model version.
+
+    Parameters
+    ----------
+    model_name
+        For texts.
+    max_batch_size
+        0 when shapes have no batch dimension.
+    entries
+        Configured inputs, in order. Of two with one name the first counts.
+    output_names
+        All configured outputs, in order: what a request that names none asks for.
+    share_memory
+        Let model code see the caller's arrays themselves instead of private copies.
+    """
+
+    def __init__(
+        self, str model_name, int max_batch_size, list entries, tuple output_names, *,
+        bint share_memory,
+    ):
+        cdef InputEntry entry
+        self.model_name = model_name
+        self.max_batch_size = max_batch_size
+        self.output_names = output_names
+        self.entries = entries
+        self.by_name = {}
+        self.required_count = 0
+        self.share_memory = share_memory
+        for entry in entries:
+            self.by_name.setdefault(entry.name, entry)
+            self.required_count += not entry.is_optional
+
+    cdef InferenceRequest build(self, object inputs, str request_id):
+        """Request with all outputs asked for and no parameters."""
+        cdef InferenceRequest request = InferenceRequest.__new__(InferenceRequest)
+        cdef list tensors = []
+        cdef InputEntry entry
+        cdef Tensor tensor
+        cdef int64_t batch = -1
+        request.id = request_id
+        request.correlation = 0
+        request.output_names = self.output_names
+        request.trace_context = _NO_TRACE
+        request.is_received = True
+        request.tensors = tensors
+        if type(inputs) is dict and self.required_count <= len(<dict> inputs) <= len(self.entries):
+            for name, value in (<dict> inputs).items():
+                entry = self.by_name.get(name)
+                if entry is None:
+                    break
+                tensor = self._wrap(entry, value, &batch)
+                if tensor is None:
+                    break
+                tensors.append(tensor)
+            else:
+                if batch > 0:
+                    request.batch_size = batch
+                return request
+        request.tensors = self._build_slowly(inputs, request_id, request)
+        return request
+
+    def request(
+        self, inputs, *, str request_id="", outputs=None, parameters=None, correlation_id=0,
+        unsigned int flags=0, unsigned long timeout=0, unsigned long priority=0,
+    ):
+        """Request with everything that a caller may give; see `Model.run`."""
+        cdef InferenceRequest request
+        cdef tuple names = self.output_names
+        if outputs is not None:
+            names = self._requested(outputs)
+        request = self.build(inputs, request_id)
+        request.output_names = names or self.output_names
+        request.parameter_values = parameters
+        request.correlation = correlation_id
+        request.request_flags = flags
+        request.timeout_us = timeout
+        request.priority = priority
+        return request
+
+    def _requested(self, outputs):
+        if isinstance(outputs, str):
+            raise InvalidArgumentError(
+                f"outputs of a request to model '{self.model_name}' must be a list of names, not a str"
+            )
+        names = tuple(dict.fromkeys(outputs))
+        for name in names:
+            if name not in self.output_names:
+                raise InvalidArgumentError(
+                    f"unexpected inference output '{name}' for model '{self.model_name}'",
+                    model=self.model_name,
+                )
+        return names
+
+    cdef Tensor _wrap(self, InputEntry entry, object value, int64_t *batch):
+        """Tensor over an ndarray that fits as it is; None when it needs a closer look."""
+        cdef ArrayView view
+        cdef int i, lead = 1 if self.max_batch_size > 0 else 0
+        cdef int64_t want
+        if not arrays.describe(value, &view):
+            return None
+        if (view.data_type != entry.data_type or view.data_type == DT_BYTES
+                or not view.is_contiguous or view.ndim != entry.ndim + lead):
+            return None
+        if lead:
+            if batch[0] < 0:
+                batch[0] = view.dims[0]
+            if view.dims[0] != batch[0] or not 0 < view.dims[0] <= self.max_batch_size:
+                return None
+        for i in range(entry.ndim):
+            want = entry.dims[i]
+            if want != -1 and want != view.dims[i + lead]:
+                return None
+        if entry.reshape is not None:
+            value = self._presented(entry, value)
+        return input_tensor(entry.name, value, entry.data_type, self.share_memory)
+
+    cdef object _presented(self, InputEntry entry, object wire):
+        """View with the dims of ``reshape``; its -1 take the request's variable sizes in order."""
+        shape = list(wire.shape)
+        lead = shape[:1] if self.max_batch_size > 0 else []
+        variable = [n for n, dim in zip(shape[len(lead):], entry.dims_tuple) if dim == -1]
+        taken = iter(variable)
+        return wire.reshape(lead + [next(taken) if dim == -1 else dim for dim in entry.reshape])
+
+    # -- the slow way ------------------------------------------------------------------
+
+    cdef list _build_slowly(self, object inputs, str request_id, InferenceRequest request):
+        cdef InputEntry entry
+        cdef str prefix = _prefix(request_id)
+        try:
+            given = dict(inputs)
+        except (TypeError, ValueError):
+            raise InvalidArgumentError(
+                f"inputs of a request to model '{self.model_name}' must be a mapping of input names "
+                f"to arrays, not {type(inputs).__name__}", model=self.model_name,
+            ) from None
+        self._check_names(given, prefix)
+        made = [(self.by_name[name], *self._convert(self.by_name[name], value, prefix))
+                for name, value in given.items()]
+        self._check_batch(made, prefix)
+        if self.max_batch_size > 0 and made:
+            request.batch_size = made[0][3][0]
+        tensors = []
+        for entry, wire, data_type, shape in made:
+            self._check_input(entry, data_type, shape, prefix)
+            if entry.reshape is not None and type(wire) is not DLPackTensor:
+                wire = self._presented(entry, wire)
+            tensors.append(self._tensor(entry, wire, data_type))
+        return tensors
+
+    cdef Tensor _tensor(self, InputEntry entry, object wire, int data_type):
+        cdef Tensor tensor
+        if type(wire) is DLPackTensor:
+            tensor = input_tensor(entry.name, None, data_type, False)
+            tensor.device = wire
+            return tensor
+        return input_tensor(entry.name, wire, data_type, self.share_memory)
+
+    def _check_names(self, dict given, str prefix):
+        cdef InputEntry entry
+        cdef int count = len(given), total = len(self.entries)
+        if not self.required_count <= count <= total:
+            missing = []
+            for entry in self.entries:
+                if not entry.is_optional and entry.name not in given:
+                    missing.append(entry.name)
+            wanted = (str(self.required_count) + " inputs" if self.required_count == total
+                      else f"number of inputs between {self.required_count} and {total}")
+            quoted = ",".join([f"'{name}'" for name in given])
+            # With nothing missing, Triton prints the closing bracket alone.
+            lacking = "[" + ",".join([f"'{name}'" for name in missing]) + "]" if missing else "]"
+            raise InvalidArgumentError(
+                f"{prefix}expected {wanted} but got {count} inputs for model '{self.model_name}'. "
+                f"Got input(s) [{quoted}], but missing required input(s) {lacking}. "
+                "Please provide all required input(s).", model=self.model_name,
+            )
+        for name in given:
+            if name not in self.by_name:
+                raise InvalidArgumentError(
+                    f"unexpected inference input '{name}' for model '{self.model_name}'",
+                    model=self.model_name,
+                )
+
+    def _check_batch(self, list made, str prefix):
+        cdef InputEntry entry
+        if self.max_batch_size <= 0:
+            return
+        batch = None
+        for entry, _, _, shape in made:
+            if not shape:
+                raise InvalidArgumentError(
+                    f"{prefix}input '{entry.name}' has no shape but model requires batch dimension for "
+                    f"'{self.model_name}'", model=self.model_name,
+                )
+            if batch is None:
+                batch = shape[0]
+            elif shape[0] != batch:
+                raise InvalidArgumentError(
+                    f"{prefix}input '{entry.name}' batch size does not match other inputs for "
+                    f"'{self.model_name}'", model=self.model_name,
+                )
+        if batch is not None and batch > self.max_batch_size:
+            raise InvalidArgumentError(
+                f"{prefix}inference request batch-size must be <= {self.max_batch_size} for "
+                f"'{self.model_name}'", model=self.model_name,
+            )
+
+    def _check_input(self, InputEntry entry, int data_type, tuple shape, str prefix):
+        cdef bint is_batching = self.max_batch_size > 0
+        if data_type != entry.data_type:
+            raise InvalidArgumentError(
+                f"{prefix}inference input '{entry.name}' data-type is '{_protocol_name(data_type)}', but "
+                f"model '{self.model_name}' expects '{_protocol_name(entry.data_type)}'",
+                model=self.model_name,
+            )
+        inner = shape[1:] if is_batching else shape
+        if len(inner) != entry.ndim or any(
+            [want != -1 and want != got for want, got in zip(entry.dims_tuple, inner)]
+        ):
+            wanted = (-1, *entry.dims_tuple) if is_batching else entry.dims_tuple
+            raise InvalidArgumentError(
+                f"{prefix}unexpected shape for input '{entry.name}' for model '{self.model_name}'. "
+                f"Expected [{_joined(wanted)}], got [{_joined(shape)}]. {_NOTE if is_batching else ''}",
+                model=self.model_name,
+            )
+        if is_batching and shape[0] == 0:
+            # Triton takes a leading 0 for "not known yet" and then misses the data of one row.
+            count = math.prod(inner)
+            if data_type == DT_BYTES:
+                fault = (f"expected {count} string elements for inference input '{entry.name}' for model "
+                         f"'{self.model_name}', got 0")
+            else:
+                fault = (f"input byte size mismatch for input '{entry.name}' for model "
+                         f"'{self.model_name}'. Expected {count * arrays.item_size(data_type)}, got 0")
+            raise InvalidArgumentError(prefix + fault, model=self.model_name)
+
+    def _convert(self, InputEntry entry, object value, str prefix):
+        """(payload, data type, shape as the client gave it) of any kind of input."""
+        cdef PublicTensor public
+        if not isinstance(value, np.ndarray):
+            if type(value) is not PublicTensorType and hasattr(value, "__dlpack__") and not isinstance(
+                value, np.generic
+            ):
+                value = self._from_dlpack(entry, value, prefix)
+            if type(value) is PublicTensorType:
+                public = value
+                if public.type_number == DT_BYTES or type(public.payload) is DLPackTensor:
+                    return public.payload, public.type_number, tuple(public.payload.shape)
+                return self._contiguous(public.payload), public.type_number, tuple(public.payload.shape)
+            value = self._array_of(entry, value, prefix)
+        return self._from_array(entry, value, prefix)
+
+    def _from_dlpack(self, InputEntry entry, value, str prefix):
+        try:
+            return PublicTensorType.from_dlpack(value)
+        except (BufferError, TypeError) as error:
+            raise InvalidArgumentError(
+                f"{prefix}input '{entry.name}' of model '{self.model_name}' cannot be taken by DLPack: "
+                f"{error}", model=self.model_name,
+            ) from error
+
+    def _from_array(self, InputEntry entry, array, str prefix):
+        cdef ArrayView view
+        arrays.describe(array, &view)
+        if view.data_type == DT_INVALID:
+            if array.dtype.kind == "U":
+                array = array.astype(np.object_)
+            elif array.dtype.name == "bfloat16":
+                array = self._contiguous(array).view(np.uint16)
+                return array, DT_BF16, tuple(array.shape)
+            elif not array.dtype.isnative and array.dtype.kind in "iufb":
+                array = array.astype(array.dtype.newbyteorder("="))
+            else:
+                raise InvalidArgumentError(
+                    f"{prefix}input '{entry.name}' of model '{self.model_name}' has numpy dtype "
+                    f"'{array.dtype}', which has no Triton data type; the model expects "
+                    f"'{_protocol_name(entry.data_type)}'", model=self.model_name,
+                )
+            arrays.describe(array, &view)
+        if view.data_type == DT_BYTES:
+            if entry.data_type != DT_BYTES:
+                return array, DT_BYTES, tuple(array.shape)
+            return to_bytes_elements(array), DT_BYTES, tuple(array.shape)
+        return self._contiguous(array), view.data_type, tuple(array.shape)
+
+    def _contiguous(self, array):
+        cdef ArrayView view
+        arrays.describe(array, &view)
+        return array if view.is_contiguous else arrays.private_copy(array)
+
+    def _array_of(self, InputEntry entry, value, str prefix):
+        """ndarray of a scalar, a nested list, or text; these take the data type of the config."""
+        row = BY_NUMBER[entry.data_type]
+        if isinstance(value, np.generic) or hasattr(value, "__array__"):
+            return np.asarray(value)
+        is_scalar = isinstance(value, (str, bytes, bytearray, bool, int, float))
+        if not is_scalar and not isinstance(value, (list, tuple)):
+            raise InvalidArgumentError(
+                f"{prefix}input '{entry.name}' of model '{self.model_name}' is a "
+                f"{type(value).__name__}: expected an array, a DLPack tensor, a list or a scalar",
+                model=self.model_name,
+            )
+        try:
+            if entry.data_type == DT_BYTES:
+                array = _text_array(value)
+            elif row.numpy_dtype is None:
+                array = _bfloat16_array(value)
+            else:
+                array = _exact_array(value, np.dtype(row.numpy_dtype))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidArgumentError(
+                f"{prefix}input '{entry.name}' of model '{self.model_name}' cannot be converted to "
+                f"'{row.protocol_name}': {error}", model=self.model_name,
+            ) from error
+        if is_scalar:
+            # One bare value stands for a tensor of one element, of the configured rank.
+            array = array.reshape((1,) * (entry.ndim + (self.max_batch_size > 0)))
+        return array
+
+
+cdef object _text_array(object value):
+    array = np.array(value, dtype=np.object_)
+    for element in array.ravel():
+        if not isinstance(element, (str, bytes, bytearray)):
+            raise TypeError(f"expected str or bytes, got {type(element).__name__}")
+    return array
+
+
+cdef object _exact_array(object value, object dtype):
+    """Array of nested numbers in `dtype`; refuses what would change its value or kind."""
+    array = np.asarray(value)
+    if array.size == 0:
+        return array.astype(dtype)
+    kind = dtype.kind
+    if array.dtype.kind == "O" and kind in "iu":
+        array = np.array(value, dtype=dtype)  # beyond int64: numpy raises when it does not fit
+    if (array.dtype.kind == "b") != (kind == "b") or array.dtype.kind not in "biuf":
+        raise TypeError(f"expected {'booleans' if kind == 'b' else 'numbers'}, got {array.dtype}")
+    if kind in "iu":
+        if array.dtype.kind == "f":
+            raise TypeError("expected integers, got floats")
+        limits = np.iinfo(dtype)
+        if int(array.min()) < limits.min or int(array.max()) > limits.max:
+            raise OverflowError(f"a value does not fit into {dtype}")
+    return array.astype(dtype)
+
+
+cdef object _bfloat16_array(object value):
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise TypeError("numbers need 'pytriton_lite[bf16]' (ml-dtypes) for BF16") from None
+    return _exact_array(value, np.dtype(np.float32)).astype(ml_dtypes.bfloat16)

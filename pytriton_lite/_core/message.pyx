@@ -1,0 +1,403 @@
+# cython: language_level=3, freethreading_compatible=True
+"""Requests, responses and error values that model code sees: `pb_utils.Inference*`, `TritonError`."""
+cimport cython
+
+from enum import IntEnum
+import json
+
+from pytriton_lite._core.tensor cimport Tensor, text_of, wrong_arguments
+from pytriton_lite._core.tensor import TritonModelException
+from pytriton_lite.errors import UnsupportedError
+
+
+class ErrorCodeValue(IntEnum):
+    """`TritonError.INTERNAL` and its siblings."""
+
+    UNKNOWN = 0
+    INTERNAL = 1
+    NOT_FOUND = 2
+    INVALID_ARG = 3
+    UNAVAILABLE = 4
+    UNSUPPORTED = 5
+    ALREADY_EXISTS = 6
+    CANCELLED = 7
+
+
+class MemoryType(IntEnum):
+    """Where a tensor lives; the numbers of `pb_utils.TRITONSERVER_MEMORY_*`."""
+
+    TRITONSERVER_MEMORY_GPU = 0
+    TRITONSERVER_MEMORY_CPU = 1
+
+
+for _type, _name in ((ErrorCodeValue, "__ErrorCode"), (MemoryType, "MemoryType")):
+    _type.__name__ = _type.__qualname__ = _name
+    _type.__module__ = "c_python_backend_utils"
+
+cdef object _INTERNAL = ErrorCodeValue.INTERNAL
+
+cdef tuple _ERROR = (
+    "c_python_backend_utils.TritonError(message: str, code: c_python_backend_utils.__ErrorCode"
+    " = <__ErrorCode.INTERNAL: 1>)",
+)
+cdef tuple _RESPONSE = (
+    "c_python_backend_utils.InferenceResponse(output_tensors:"
+    " list[c_python_backend_utils.Tensor] = [], error: c_python_backend_utils.TritonError = None,"
+    " parameters: object = None)",
+)
+cdef tuple _REQUEST = (
+    "c_python_backend_utils.InferenceRequest(request_id: str = '', correlation_id: object = 0,"
+    " inputs: list[c_python_backend_utils.Tensor], requested_output_names: list[str],"
+    " model_name: str, model_version: int = -1, flags: int = 0, timeout: int = 0,"
+    " preferred_memory: c_python_backend_utils.PreferredMemory = <PreferredMemory>,"
+    " trace: c_python_backend_utils.InferenceTrace = <InferenceTrace>,"
+    " parameters: object = None)",
+)
+cdef tuple _MEMORY = (
+    "c_python_backend_utils.PreferredMemory(preferred_memory_type:"
+    " c_python_backend_utils.MemoryType, preferred_device_id: int = 0)",
+)
+cdef tuple _SET_FLAGS = ("(self: c_python_backend_utils.InferenceRequest, flags: int) -> None",)
+cdef tuple _RELEASE = ("(self: c_python_backend_utils.InferenceRequest, arg0: int) -> None",)
+
+
+@cython.final
+cdef class TritonError:
+    """Error value for one response: ``TritonError(message, code=TritonError.INTERNAL)``.
+
+    Not an exception. `message` reaches the client unchanged. `code` must be a member
+    of the enum (`TritonError.NOT_FOUND`, ...), not an int.
+    """
+
+    UNKNOWN = ErrorCodeValue.UNKNOWN
+    INTERNAL = ErrorCodeValue.INTERNAL
+    NOT_FOUND = ErrorCodeValue.NOT_FOUND
+    INVALID_ARG = ErrorCodeValue.INVALID_ARG
+    UNAVAILABLE = ErrorCodeValue.UNAVAILABLE
+    UNSUPPORTED = ErrorCodeValue.UNSUPPORTED
+    ALREADY_EXISTS = ErrorCodeValue.ALREADY_EXISTS
+    CANCELLED = ErrorCodeValue.CANCELLED
+
+    def __init__(self, message=None, code=_INTERNAL, *args, **kwargs):
+        text = text_of(message)
+        if text is None or type(code) is not ErrorCodeValue or args or kwargs:
+            raise wrong_arguments("__init__", "constructor", _ERROR, (message, code, *args), kwargs)
+        self.text = text
+        self.status = code
+
+    def message(self):
+        """Text of the error."""
+        return self.text
+
+    def code(self):
+        """Member of the code enum."""
+        return self.status
+
+
+@cython.final
+cdef class PreferredMemory:
+    """Where a BLS request wants its outputs: ``PreferredMemory(type, device_id=0)``."""
+
+    cdef readonly object _type
+    cdef readonly long _device_id
+
+    def __init__(self, preferred_memory_type=None, preferred_device_id=0, *args, **kwargs):
+        if (type(preferred_memory_type) is not MemoryType or type(preferred_device_id) is not int
+                or args or kwargs):
+            raise wrong_arguments(
+                "__init__", "constructor", _MEMORY,
+                (preferred_memory_type, preferred_device_id, *args), kwargs,
+            )
+        self._type = preferred_memory_type
+        self._device_id = preferred_device_id
+
+
+@cython.final
+cdef class InferenceTrace:
+    """Trace of a request; from `InferenceRequest.trace()`."""
+
+    cdef object _context
+
+    def get_context(self):
+        """OpenTelemetry context as JSON text, or None when the request is not traced."""
+        return self._context
+
+
+cdef object _DEFAULT_MEMORY = PreferredMemory(MemoryType.TRITONSERVER_MEMORY_CPU)
+NO_TRACE = InferenceTrace()
+
+
+cdef dict _checked_parameters(object parameters):
+    """Parameters that model code gives: bool, int or str under str keys."""
+    if parameters is None:
+        return None
+    if not isinstance(parameters, dict):
+        raise TritonModelException(f"Expect N8pybind114dictE, got {type(parameters)}")
+    for key, value in parameters.items():
+        if not isinstance(key, str):
+            raise TritonModelException(f"Expect parameters keys to have type str, found type {type(key)}")
+        if not isinstance(value, (bool, int, str)):
+            raise TritonModelException(
+                f"Expect parameters values to have type bool/int/str, found type {type(value)}"
+            )
+    return dict(parameters)
+
+
+cdef str _json_of(dict parameters):
+    if not parameters:
+        return "{}"
+    return json.dumps(parameters, separators=(",", ":"), ensure_ascii=False)
+
+
+cdef bint _all_tensors_or_none(object tensors) except -1:
+    if not isinstance(tensors, (list, tuple)):
+        return False
+    for tensor in tensors:
+        if tensor is not None and type(tensor) is not Tensor:
+            return False
+    return True
+
+
+@cython.freelist(64)
+@cython.final
+cdef class InferenceResponse:
+    """One response: ``InferenceResponse(output_tensors=[], error=None, parameters=None)``.
+
+    Parameters
+    ----------
+    output_tensors
+        List or tuple of `Tensor`.
+    error
+        A `TritonError`; then only the error is sent.
+    parameters
+        Dict of str to bool, int or str, for the client. Newer than Triton 2.51.
+    """
+
+    def __init__(self, output_tensors=(), error=None, parameters=None, *args, **kwargs):
+        cdef list tensors
+        if (args or kwargs or not (error is None or type(error) is TritonError)
+                or not _all_tensors_or_none(output_tensors)):
+            raise wrong_arguments(
+                "__init__", "constructor", _RESPONSE, (output_tensors, error, parameters, *args), kwargs
+            )
+        tensors = list(output_tensors)
+        for tensor in tensors:
+            if tensor is None:
+                raise TritonModelException("Output tensor for inference response should not be empty.")
+        self.tensors = tensors
+        self.failure = error
+        if parameters is not None:
+            self.parameter_values = _checked_parameters(parameters)
+
+    def output_tensors(self):
+        """The tensors as a new list."""
+        return list(self.tensors)
+
+    def has_error(self):
+        """Whether this is an error response."""
+        return self.failure is not None
+
+    def error(self):
+        """The `TritonError`, or None."""
+        return self.failure
+
+    def parameters(self):
+        """The parameters as JSON text."""
+        return _json_of(self.parameter_values)
+
+    cdef int prune(self, tuple names) except -1:
+        """Drop tensors that were not asked for, in place, as Triton does."""
+        cdef Tensor tensor
+        for tensor in self.tensors:
+            if tensor.tensor_name not in names:
+                self.tensors = [t for t in self.tensors if (<Tensor> t).tensor_name in names]
+                return 0
+        return 0
+
+
+@cython.freelist(64)
+@cython.final
+cdef class InferenceRequest:
+    """A request: what `execute` receives, and what BLS sends.
+
+    ``InferenceRequest(request_id="", correlation_id=0, inputs, requested_output_names,
+    model_name, model_version=-1, flags=0, timeout=0, preferred_memory, trace, parameters=None)``;
+    `inputs`, `requested_output_names` and `model_name` are required, so use keywords.
+    """
+
+    def __cinit__(self):
+        self.holders = 1
+
+    def __init__(
+        self, request_id="", correlation_id=0, inputs=None, requested_output_names=None,
+        model_name=None, model_version=-1, flags=0, timeout=0, preferred_memory=_DEFAULT_MEMORY,
+        trace=NO_TRACE, parameters=None, *args, **kwargs,
+    ):
+        if (
+            args or kwargs
+            or text_of(request_id) is None or text_of(model_name) is None
+            or correlation_id is None
+            or not _all_tensors_or_none(inputs)
+            or not isinstance(requested_output_names, (list, tuple))
+            or any([text_of(name) is None for name in requested_output_names])
+            or not _is_int(model_version)
+            or not _is_unsigned(flags)
+            or not isinstance(timeout, int) or not 0 <= timeout < 1 << 64
+            or type(preferred_memory) is not PreferredMemory or type(trace) is not InferenceTrace
+        ):
+            given = (
+                request_id, correlation_id, inputs, requested_output_names, model_name,
+                model_version, flags, timeout, preferred_memory, trace, parameters, *args,
+            )
+            raise _with_hint(wrong_arguments("__init__", "constructor", _REQUEST, given, kwargs), kwargs)
+        self.id = text_of(request_id)
+        self.target_model = text_of(model_name)
+        self.correlation = _checked_correlation_id(correlation_id)
+        self.tensors = list(inputs)
+        for tensor in self.tensors:
+            if tensor is None:
+                raise TritonModelException(
+                    f"Input tensor for request with id '{self.id}' and model name "
+                    f"'{self.target_model}' should not be empty."
+                )
+        names = [text_of(name) for name in requested_output_names]
+        if "" in names:
+            raise TritonModelException(
+                f"Requested output name for request with id '{self.id}' and model name "
+                f"'{self.target_model}' should not be empty."
+            )
+        self.output_names = tuple(dict.fromkeys(names))
+        self.target_version = model_version
+        self.request_flags = flags
+        self.timeout_us = timeout
+        self.memory = preferred_memory
+        self.trace_context = trace
+        self.parameter_values = _checked_parameters(parameters)
+
+    def inputs(self):
+        """The input tensors as a new list."""
+        return list(self.tensors)
+
+    def request_id(self):
+        """The client's id, or an empty string."""
+        return self.id
+
+    def correlation_id(self):
+        """Sequence id, int or str; 0 when the request has none."""
+        return self.correlation
+
+    def flags(self):
+        """Sequence flags: 1 start, 2 end."""
+        return self.request_flags
+
+    def set_flags(self, *args, **kwargs):
+        """Replace the sequence flags."""
+        flags = kwargs.pop("flags", None) if not args else args[0]
+        if len(args) > 1 or kwargs or not _is_unsigned(flags):
+            raise wrong_arguments("set_flags", "function", _SET_FLAGS, (self, *args), kwargs)
+        self.request_flags = flags
+
+    def timeout(self):
+        """Timeout of the request in microseconds; 0 when it has none."""
+        return self.timeout_us
+
+    def parameters(self):
+        """The client's parameters as compact JSON text, ``"{}"`` when there are none."""
+        if self.parameter_text is None:
+            self.parameter_text = _json_of(self.parameter_values)
+        return self.parameter_text
+
+    def requested_output_names(self):
+        """Names of the outputs to send, as a new set; all outputs when the client named none."""
+        return set(self.output_names)
+
+    def trace(self):
+        """The `InferenceTrace` of the request."""
+        return self.trace_context
+
+    def is_cancelled(self):
+        """Whether the caller gave up the request. False for a request made by model code,
+        where Triton 2.51 aborts the server."""
+        return self.cancelled
+
+    def get_response_sender(self):
+        """Not available yet: responses are returned from `execute`."""
+        raise UnsupportedError(
+            "InferenceRequest.get_response_sender() is not supported yet: "
+            "return the responses from execute()"
+        )
+
+    def set_release_flags(self, *args, **kwargs):
+        """Not available yet: rescheduling of iterative sequences."""
+        if len(args) != 1 or kwargs or not _is_int(args[0]):
+            raise wrong_arguments("set_release_flags", "function", _RELEASE, (self, *args), kwargs)
+        raise UnsupportedError(
+            "InferenceRequest.set_release_flags() is not supported yet: requests cannot be rescheduled"
+        )
+
+    def exec(self, decoupled=False):
+        """Not available yet: BLS."""
+        raise UnsupportedError("InferenceRequest.exec() is not supported yet: no BLS")
+
+    def async_exec(self, decoupled=False):
+        """Not available yet: BLS."""
+        raise UnsupportedError("InferenceRequest.async_exec() is not supported yet: no BLS")
+
+
+cdef bint _is_int(object value) noexcept:
+    return isinstance(value, int)
+
+
+cdef bint _is_unsigned(object value) except -1:
+    return isinstance(value, int) and 0 <= value < 1 << 32
+
+
+cdef object _checked_correlation_id(object value):
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int):
+        if not 0 <= value < 1 << 64:
+            raise RuntimeError(
+                "Unable to cast Python instance of type <class 'int'> to C++ type 'unsigned long'"
+            )
+        return value
+    if isinstance(value, str):
+        return value
+    raise TritonModelException("Correlation ID must be integer or string")
+
+
+cdef object _with_hint(object error, dict kwargs):
+    """Name the keyword that was probably meant."""
+    import difflib
+    known = (
+        "request_id", "correlation_id", "inputs", "requested_output_names", "model_name",
+        "model_version", "flags", "timeout", "preferred_memory", "trace", "parameters",
+    )
+    for key in kwargs:
+        near = difflib.get_close_matches(key, known, 1)
+        if near:
+            error.add_note(f"unknown keyword {key!r}: did you mean {near[0]!r}?")
+    return error
+
+
+def get_input_tensor_by_name(inference_request, name):
+    """First input of that name, or None."""
+    cdef Tensor tensor
+    if type(inference_request) is InferenceRequest:
+        for tensor in (<InferenceRequest> inference_request).tensors:
+            if tensor.tensor_name == name:
+                return tensor
+        return None
+    return _first_named(inference_request.inputs(), name)
+
+
+def get_output_tensor_by_name(inference_response, name):
+    """First output of that name, or None."""
+    return _first_named(inference_response.output_tensors(), name)
+
+
+cdef object _first_named(tensors, name):
+    for tensor in tensors:
+        if tensor.name() == name:
+            return tensor
+    return None

@@ -1,0 +1,282 @@
+# cython: language_level=3, freethreading_compatible=True
+"""What the caller gets: the public `Tensor` and `InferenceResponse`."""
+cimport cython
+
+import numpy as np
+
+from pytriton_lite._core cimport array as arrays
+from pytriton_lite._core.array cimport DT_BF16, DT_BYTES, DT_INVALID, ArrayView
+from pytriton_lite._core.bytes_tensor cimport to_bytes_elements
+from pytriton_lite._core.dlpack cimport DLPackTensor, consume, export_array, export_device
+from pytriton_lite._core.bytes_tensor import deserialize_bytes_tensor
+from pytriton_lite._dtypes import BY_NUMBER, DataType
+from pytriton_lite.errors import InvalidArgumentError, UnsupportedError
+
+
+cdef object _bfloat16():
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise UnsupportedError(
+            "BF16 has no numpy dtype: install 'pytriton_lite[bf16]' (ml-dtypes), or take the tensor by DLPack"
+        ) from None
+    return ml_dtypes.bfloat16
+
+
+cdef object array_of(object payload, int type_number, str name):
+    if type(payload) is DLPackTensor:
+        raise UnsupportedError(
+            f"tensor{' ' + repr(name) if name else ''} is on a device and has no numpy form: take it by DLPack"
+        )
+    if type_number == DT_BF16:
+        return payload.view(_bfloat16())
+    return payload
+
+
+cdef Tensor make_tensor(object payload, int type_number):
+    cdef Tensor made = Tensor.__new__(Tensor)
+    made.payload = payload
+    made.type_number = type_number
+    return made
+
+
+@cython.final
+cdef class Tensor:
+    """Data of one input or output: ``Tensor(data_type, shape, memory_buffer)``.
+
+    Parameters
+    ----------
+    data_type
+        `DataType` or its name, such as ``"FP32"``.
+    shape
+        Sizes of the dimensions.
+    memory_buffer
+        Object with the buffer protocol that holds exactly the elements in C order. It is
+        used as it is and kept alive. For BYTES: the serialized elements, copied.
+
+    Notes
+    -----
+    An output of a model owns its memory and is the caller's to keep or change.
+    """
+
+    def __init__(self, data_type, shape, memory_buffer):
+        row = BY_NUMBER.get(int(DataType[data_type] if isinstance(data_type, str) else data_type))
+        if row is None:
+            raise InvalidArgumentError(f"invalid data type {data_type!r} for a tensor")
+        self.type_number = row.number
+        if row.number == DT_BYTES:
+            flat = deserialize_bytes_tensor(memory_buffer)
+        else:
+            flat = np.frombuffer(memory_buffer, dtype=row.numpy_dtype or np.uint16)
+        try:
+            self.payload = flat.reshape(tuple(shape))
+        except ValueError:
+            raise InvalidArgumentError(
+                f"memory buffer holds {flat.size} elements of {row.protocol_name}, "
+                f"shape {list(shape)} needs {int(np.prod(shape))}"
+            ) from None
+
+    @property
+    def data_type(self):
+        """`DataType` of the elements."""
+        return DataType(self.type_number)
+
+    @property
+    def shape(self):
+        """Sizes of the dimensions, a tuple of int."""
+        return tuple(self.payload.shape)
+
+    @property
+    def size(self):
+        """Bytes of the data; for BYTES the serialized size."""
+        if self.type_number == DT_BYTES:
+            return sum([4 + len(element) for element in self.payload.ravel()])
+        cdef long long size = arrays.item_size(self.type_number)
+        for n in self.payload.shape:
+            size *= n
+        return size
+
+    @property
+    def data_ptr(self):
+        """Address of the first element; 0 for BYTES, whose elements lie apart."""
+        cdef ArrayView view
+        if type(self.payload) is DLPackTensor:
+            return <size_t> (<DLPackTensor> self.payload).tensor.data
+        if self.type_number == DT_BYTES:
+            return 0
+        arrays.describe(self.payload, &view)
+        return <size_t> view.data
+
+    def numpy(self):
+        """The data as an ndarray, without a copy. BYTES: an object array of `bytes`.
+
+        Raises
+        ------
+        UnsupportedError
+            The data is on a device; or BF16 and ml-dtypes is not installed.
+        """
+        return array_of(self.payload, self.type_number, "")
+
+    def __array__(self, dtype=None, copy=None):
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            if copy is False:
+                raise ValueError(f"a copy is needed to convert {array.dtype} to {dtype}")
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def to_bytes_array(self):
+        """Object array of `bytes` of a BYTES tensor."""
+        if self.type_number != DT_BYTES:
+            raise InvalidArgumentError(f"tensor is {self.data_type.name}, not BYTES")
+        return self.payload
+
+    def to_string_array(self):
+        """Array of `str` (numpy dtype ``U``) of a BYTES tensor, decoded as UTF-8."""
+        decoded = [element.decode("utf-8") for element in self.to_bytes_array().ravel()]
+        return np.array(decoded, dtype=np.str_).reshape(self.payload.shape)
+
+    def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
+        cdef bint versioned = max_version is not None and max_version[0] >= 1
+        cdef bint writable
+        cdef ArrayView view
+        if self.type_number == DT_BYTES:
+            raise BufferError("a BYTES tensor has no DLPack form")
+        if dl_device is not None and tuple(dl_device) != tuple(self.__dlpack_device__()):
+            raise BufferError(f"cannot export to device {dl_device}: the data is on {self.__dlpack_device__()}")
+        if type(self.payload) is DLPackTensor:
+            if copy:
+                raise BufferError("a tensor on a device cannot be copied here")
+            return export_device(self.payload, versioned)
+        payload = arrays.private_copy(self.payload) if copy else self.payload
+        arrays.describe(payload, &view)
+        writable = view.is_writable
+        if not writable and not versioned:
+            raise BufferError("a read-only tensor needs a consumer that knows DLPack 1.0")
+        return export_array(payload, self.type_number, versioned, (0 if writable else 1) | (2 if copy else 0))
+
+    def __dlpack_device__(self):
+        if type(self.payload) is DLPackTensor:
+            return (<DLPackTensor> self.payload).device
+        return (1, 0)
+
+    @staticmethod
+    def from_dlpack(source):
+        """Tensor over the memory of a DLPack producer or capsule; copied once if not C-contiguous."""
+        return _from_dlpack(source)
+
+    @staticmethod
+    def from_bytes_array(array):
+        """BYTES tensor from an array of `bytes` (dtype object or ``S``); copies the references."""
+        return make_tensor(to_bytes_elements(np.asarray(array)), DT_BYTES)
+
+    @staticmethod
+    def from_string_array(array):
+        """BYTES tensor from an array of `str`; encodes as UTF-8."""
+        return make_tensor(to_bytes_elements(np.asarray(array, dtype=np.object_)), DT_BYTES)
+
+    def __reduce__(self):
+        raise TypeError("cannot pickle a Tensor: pickle its numpy() array")
+
+    def __repr__(self):
+        return f"Tensor({self.data_type.name}, shape={list(self.payload.shape)})"
+
+
+cdef Tensor _from_dlpack(object source):
+    cdef DLPackTensor taken
+    cdef ArrayView view
+    if type(source).__name__ == "PyCapsule":
+        capsule = source
+    elif not hasattr(source, "__dlpack__"):
+        raise TypeError(f"{type(source).__name__!r} has no __dlpack__ and is no DLPack capsule")
+    else:
+        # Producers that know no versions refuse the keyword: ask them again without.
+        try:
+            capsule = source.__dlpack__(max_version=(1, 0))
+        except TypeError:
+            capsule = source.__dlpack__()
+    taken = consume(capsule, False)
+    if not taken.is_on_cpu():
+        if not taken.is_contiguous():
+            raise BufferError("a tensor on a device must be C-contiguous")
+        return make_tensor(taken, taken.data_type)
+    array = taken.array()
+    arrays.describe(array, &view)
+    if not view.is_contiguous:
+        array = arrays.private_copy(array)
+    return make_tensor(array, taken.data_type)
+
+
+@cython.freelist(64)
+@cython.final
+cdef class InferenceResponse:
+    """Answer to one request.
+
+    Attributes
+    ----------
+    outputs : dict[str, Tensor]
+        Outputs by name, in the model's order. The caller owns their memory. If a model
+        sends one name twice, the first one counts.
+    parameters : dict[str, bool | int | float | str]
+        Parameters that the model attached.
+    error : TritonError or None
+        Set instead of raised where ``raise_on_error=False`` was asked for.
+    final : bool
+        No further response follows.
+    request_id, model_name, model_version
+        What was asked, and who answered.
+    """
+
+    @property
+    def outputs(self):
+        cdef Py_ssize_t i
+        if self.tensors is None:
+            self.tensors = {}
+            for i in range(len(self.names)):
+                if self.names[i] not in self.tensors:
+                    self.tensors[self.names[i]] = make_tensor(self.payloads[i], self.type_numbers[i])
+        return self.tensors
+
+    @property
+    def parameters(self):
+        return {} if self.parameter_values is None else self.parameter_values
+
+    cdef dict arrays(self):
+        cdef dict result = {}
+        cdef Py_ssize_t i
+        for i in range(len(self.names)):
+            if self.names[i] not in result:
+                result[self.names[i]] = array_of(self.payloads[i], self.type_numbers[i], self.names[i])
+        return result
+
+    def to_dict(self):
+        """Outputs as ndarrays by name."""
+        return self.arrays()
+
+    def __getitem__(self, str name):
+        cdef Py_ssize_t i
+        for i in range(len(self.names)):
+            if self.names[i] == name:
+                return array_of(self.payloads[i], self.type_numbers[i], name)
+        raise KeyError(
+            f"response of model '{self.model_name}' has no output '{name}', only {list(self.names)}"
+        )
+
+    def __repr__(self):
+        if self.error is not None:
+            return f"<InferenceResponse of {self.model_name!r}: {type(self.error).__name__}: {self.error}>"
+        return f"<InferenceResponse of {self.model_name!r}: {self.outputs!r}>"
+
+
+def error_response(error, str request_id, str model_name, long model_version):
+    """Response that carries `error`, for callers who asked not to have it raised."""
+    cdef InferenceResponse made = InferenceResponse.__new__(InferenceResponse)
+    made.names = []
+    made.payloads = []
+    made.type_numbers = []
+    made.error = error
+    made.final = True
+    made.request_id = request_id
+    made.model_name = model_name
+    made.model_version = model_version
+    return made

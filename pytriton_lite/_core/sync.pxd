@@ -1,0 +1,259 @@
+"""Futex words, a mutex, and the queue of requests with its idle workers, in C.
+
+Everything here runs without the GIL and touches no Python object; `owner` fields
+are opaque. The mutex guards a few pointer moves and is never held across Python
+code, a system call or a wait, so a thread may take it whether or not it has the GIL.
+
+State of a node's `word`, which is also the futex its caller sleeps on::
+
+    QUEUED ──take──► RUNNING ──claim──► FINISHING ──store──► DONE
+       │                │                 (the outcome is being written)
+       └──give up───────┴─────────────────────────────────► ABANDONED   (nobody reads it)
+    QUEUED ──hand over──► LEAD                           (inline: the caller runs it itself)
+
+Each arrow out of QUEUED and RUNNING is one compare-and-swap, so exactly one side wins. Whoever moves the word
+to DONE or LEAD wakes the futex *after* giving up the GIL: a woken thread that finds
+the GIL taken goes to sleep again.
+"""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+cdef extern from * nogil:
+    """
+    #ifndef PTL_SYNC_H
+    #define PTL_SYNC_H
+    #include <errno.h>
+    #include <limits.h>
+    #include <linux/futex.h>
+    #include <pthread.h>
+    #include <stdint.h>
+    #include <sys/syscall.h>
+    #include <time.h>
+    #include <unistd.h>
+
+    enum { PTL_QUEUED = 0, PTL_RUNNING = 1, PTL_DONE = 2, PTL_ABANDONED = 3, PTL_LEAD = 4, PTL_FINISHING = 5 };
+    enum { PTL_WOKEN = 0, PTL_TIMED_OUT = 1, PTL_INTERRUPTED = 2 };
+
+    static inline int64_t ptl_now_ns(void) {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+    }
+
+    static inline uint32_t ptl_load(uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+    static inline void ptl_store(uint32_t *word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+    static inline int ptl_move(uint32_t *word, uint32_t from, uint32_t to) {
+        return __atomic_compare_exchange_n(word, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    }
+    static inline void ptl_wake(uint32_t *word) {
+        syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+    }
+    /* Sleep while *word == value, until deadline_ns on the monotonic clock (0: no limit). */
+    static inline int ptl_sleep(uint32_t *word, uint32_t value, int64_t deadline_ns) {
+        struct timespec left, *limit = NULL;
+        if (deadline_ns) {
+            int64_t ns = deadline_ns - ptl_now_ns();
+            if (ns <= 0) return PTL_TIMED_OUT;
+            left.tv_sec = ns / 1000000000;
+            left.tv_nsec = ns % 1000000000;
+            limit = &left;
+        }
+        if (syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, limit, NULL, 0) == 0) return PTL_WOKEN;
+        if (errno == ETIMEDOUT) return PTL_TIMED_OUT;
+        if (errno == EINTR) return PTL_INTERRUPTED;
+        return PTL_WOKEN; /* EAGAIN: the word has changed already */
+    }
+
+    typedef struct ptl_node {       /* one queued request, inside a call slot */
+        struct ptl_node *next;
+        void *owner;                /* the slot; one reference while queued */
+        void *executor;             /* set with LEAD: the inline instance to run on */
+        uint32_t word;
+        int thread_waits;           /* a thread sleeps on word (not a Future, not a coroutine) */
+    } ptl_node;
+
+    typedef struct ptl_worker {     /* one instance, as the queue sees it */
+        struct ptl_worker *next_idle;
+        void *owner;                /* the instance */
+        uint32_t word;              /* 0 asleep, 1 rung */
+    } ptl_worker;
+
+    typedef struct ptl_queue {
+        pthread_mutex_t mutex;
+        ptl_node *head, *tail;
+        ptl_worker *idle;           /* last in, first out: the warmest instance */
+        int is_closed;
+        int worker_count, idle_count;
+        int64_t depth;
+        uint32_t rest;              /* changes whenever an instance becomes idle: for who waits for quiet */
+    } ptl_queue;
+
+    static inline void ptl_queue_init(ptl_queue *q) {
+        pthread_mutex_init(&q->mutex, NULL);
+        q->head = q->tail = NULL; q->idle = NULL;
+        q->is_closed = q->worker_count = q->idle_count = 0; q->depth = 0; q->rest = 0;
+    }
+    static inline void ptl_queue_free(ptl_queue *q) { pthread_mutex_destroy(&q->mutex); }
+
+    static inline ptl_node *ptl_unlink_head(ptl_queue *q) {
+        ptl_node *node = q->head;
+        if (node) {
+            q->head = node->next;
+            if (!q->head) q->tail = NULL;
+            node->next = NULL;
+            q->depth--;
+        }
+        return node;
+    }
+    static inline void ptl_set_idle(ptl_queue *q, ptl_worker *w) {
+        w->next_idle = q->idle; q->idle = w; q->idle_count++;
+        __atomic_add_fetch(&q->rest, 1, __ATOMIC_RELEASE);
+    }
+    static inline ptl_worker *ptl_pop_idle(ptl_queue *q) {
+        ptl_worker *w = q->idle;
+        if (w) { q->idle = w->next_idle; w->next_idle = NULL; q->idle_count--; }
+        return w;
+    }
+
+    /* Append a chain of nodes. Fills `to_ring` with up to `count` idle workers to ring.
+       -1 when the queue takes no more requests. */
+    static inline int ptl_push(ptl_queue *q, ptl_node *first, ptl_node *last, int count, ptl_worker **to_ring) {
+        ptl_worker *rung = NULL, *w;
+        pthread_mutex_lock(&q->mutex);
+        if (q->is_closed) { pthread_mutex_unlock(&q->mutex); return -1; }
+        if (q->tail) q->tail->next = first; else q->head = first;
+        q->tail = last;
+        q->depth += count;
+        while (count-- > 0 && (w = ptl_pop_idle(q))) { w->next_idle = rung; rung = w; }
+        pthread_mutex_unlock(&q->mutex);
+        *to_ring = rung;
+        return 0;
+    }
+    static inline void ptl_ring(ptl_worker *w) {
+        while (w) {
+            ptl_worker *next = w->next_idle; /* read first: a rung worker may go idle again at once */
+            w->next_idle = NULL;
+            ptl_store(&w->word, 1);
+            ptl_wake(&w->word);
+            w = next;
+        }
+    }
+    /* Thread instance: the next node, sleeping for it. NULL when the queue is closed and empty. */
+    static inline ptl_node *ptl_take(ptl_queue *q, ptl_worker *w) {
+        for (;;) {
+            ptl_node *node;
+            pthread_mutex_lock(&q->mutex);
+            node = ptl_unlink_head(q);
+            if (node || q->is_closed) { pthread_mutex_unlock(&q->mutex); return node; }
+            w->word = 0;
+            ptl_set_idle(q, w);
+            pthread_mutex_unlock(&q->mutex);
+            while (ptl_load(&w->word) == 0) ptl_sleep(&w->word, 0, 0);
+        }
+    }
+    /* Inline instance: an idle one for this caller, if nobody is queued before it. */
+    static inline ptl_worker *ptl_acquire(ptl_queue *q, int *is_closed) {
+        ptl_worker *w = NULL;
+        pthread_mutex_lock(&q->mutex);
+        *is_closed = q->is_closed;
+        if (!q->is_closed && !q->head) w = ptl_pop_idle(q);
+        pthread_mutex_unlock(&q->mutex);
+        return w;
+    }
+    /* Inline caller that found none: queue up, unless an instance became idle meanwhile. */
+    static inline int ptl_push_or_acquire(ptl_queue *q, ptl_node *node, ptl_worker **got) {
+        pthread_mutex_lock(&q->mutex);
+        if (q->is_closed) { pthread_mutex_unlock(&q->mutex); return -1; }
+        if (!q->head && (*got = ptl_pop_idle(q))) { pthread_mutex_unlock(&q->mutex); return 1; }
+        if (q->tail) q->tail->next = node; else q->head = node;
+        q->tail = node;
+        q->depth++;
+        pthread_mutex_unlock(&q->mutex);
+        return 0;
+    }
+    /* Inline caller that is done: the next queued node to run, or NULL and the instance is idle. */
+    static inline ptl_node *ptl_release(ptl_queue *q, ptl_worker *w) {
+        ptl_node *node;
+        int is_watched;
+        pthread_mutex_lock(&q->mutex);
+        node = ptl_unlink_head(q);
+        if (!node) ptl_set_idle(q, w);
+        is_watched = !node && q->is_closed;
+        pthread_mutex_unlock(&q->mutex);
+        if (is_watched) ptl_wake(&q->rest);
+        return node;
+    }
+    /* Take a node out of the queue; 0 when it is not in it. */
+    static inline int ptl_remove(ptl_queue *q, ptl_node *node) {
+        ptl_node **link, *before = NULL;
+        int found = 0;
+        pthread_mutex_lock(&q->mutex);
+        for (link = &q->head; *link; before = *link, link = &(*link)->next)
+            if (*link == node) {
+                *link = node->next;
+                if (q->tail == node) q->tail = before;
+                node->next = NULL;
+                q->depth--;
+                found = 1;
+                break;
+            }
+        pthread_mutex_unlock(&q->mutex);
+        return found;
+    }
+    /* No more requests from now on; workers that sleep come back with NULL. */
+    static inline void ptl_close(ptl_queue *q, int wakes_workers) {
+        ptl_worker *w = NULL;
+        pthread_mutex_lock(&q->mutex);
+        q->is_closed = 1;
+        if (wakes_workers) { w = q->idle; q->idle = NULL; q->idle_count = 0; }
+        pthread_mutex_unlock(&q->mutex);
+        ptl_ring(w);
+    }
+    static inline ptl_node *ptl_take_any(ptl_queue *q) {
+        ptl_node *node;
+        pthread_mutex_lock(&q->mutex);
+        node = ptl_unlink_head(q);
+        pthread_mutex_unlock(&q->mutex);
+        return node;
+    }
+    #endif
+    """
+    int PTL_QUEUED, PTL_RUNNING, PTL_DONE, PTL_ABANDONED, PTL_LEAD, PTL_FINISHING
+    int PTL_WOKEN, PTL_TIMED_OUT, PTL_INTERRUPTED
+
+    ctypedef struct ptl_node:
+        ptl_node *next
+        void *owner
+        void *executor
+        uint32_t word
+        int thread_waits
+
+    ctypedef struct ptl_worker:
+        ptl_worker *next_idle
+        void *owner
+        uint32_t word
+
+    ctypedef struct ptl_queue:
+        int is_closed
+        int worker_count
+        int idle_count
+        int64_t depth
+        uint32_t rest
+
+    int64_t ptl_now_ns()
+    uint32_t ptl_load(uint32_t *word)
+    void ptl_store(uint32_t *word, uint32_t value)
+    bint ptl_move(uint32_t *word, uint32_t from_, uint32_t to)
+    void ptl_wake(uint32_t *word)
+    int ptl_sleep(uint32_t *word, uint32_t value, int64_t deadline_ns)
+    void ptl_queue_init(ptl_queue *q)
+    void ptl_queue_free(ptl_queue *q)
+    void ptl_set_idle(ptl_queue *q, ptl_worker *w)
+    int ptl_push(ptl_queue *q, ptl_node *first, ptl_node *last, int count, ptl_worker **to_ring)
+    void ptl_ring(ptl_worker *w)
+    ptl_node *ptl_take(ptl_queue *q, ptl_worker *w)
+    ptl_worker *ptl_acquire(ptl_queue *q, int *is_closed)
+    int ptl_push_or_acquire(ptl_queue *q, ptl_node *node, ptl_worker **got)
+    ptl_node *ptl_release(ptl_queue *q, ptl_worker *w)
+    bint ptl_remove(ptl_queue *q, ptl_node *node)
+    void ptl_close(ptl_queue *q, int wakes_workers)
+    ptl_node *ptl_take_any(ptl_queue *q)

@@ -1,0 +1,21 @@
+"""`pb_utils.Tensor`: what the other compiled modules use (see tensor.pyx)."""
+from pytriton_lite._core.dlpack cimport DLPackTensor
+
+
+cdef class Tensor:
+    cdef str tensor_name
+    cdef object wire            # ndarray: what is sent; BYTES: object array of bytes; BF16: uint16 bits
+    cdef object shown           # ndarray that as_numpy() gives; None until an input is first asked for it
+    cdef DLPackTensor device    # the payload when it is not in CPU memory, else None
+    cdef int data_type          # DT_*
+    cdef bint is_foreign        # `wire` belongs to the caller or to a DLPack producer
+
+    cdef object _show(self)
+    cdef object _capsule(self)
+    cdef int detach(self) except -1
+    cdef object hand_over(self, Py_ssize_t references, bint share)
+
+
+cdef Tensor input_tensor(str name, object wire, int data_type, bint share)
+cdef str text_of(object value)
+cdef object wrong_arguments(str function, str kind, tuple signatures, tuple args, dict kwargs)

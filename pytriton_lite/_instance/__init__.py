@@ -1,0 +1,1 @@
+"""Model instances: loading `model.py`, and the homes that run it."""

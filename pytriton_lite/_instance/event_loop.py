@@ -1,0 +1,63 @@
+"""The event loop of an instance, for `async def execute`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+
+class InstanceLoop:
+    """One asyncio loop on a thread of its own, started when first needed, as on Triton."""
+
+    def __init__(self, instance_name: str) -> None:
+        self._name = instance_name
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine to its end; the calling thread waits."""
+        if self._loop is None:
+            self._start()
+        assert self._loop is not None
+        future = asyncio.run_coroutine_threadsafe(_caught(coroutine), self._loop)
+        result, error = future.result()
+        if error is not None:
+            raise error
+        return result
+
+    def _start(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name=f"{self._name}-loop", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Cancel what still runs and end the thread."""
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return
+        self._loop = self._thread = None
+        asyncio.run_coroutine_threadsafe(_cancel_tasks(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _caught(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+    # SystemExit and KeyboardInterrupt would tear the loop down instead of reaching the caller.
+    try:
+        return await coroutine, None
+    except BaseException as error:
+        return None, error
+
+
+async def _cancel_tasks() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+    await asyncio.get_running_loop().shutdown_default_executor()

@@ -1,0 +1,271 @@
+"""Loading a model's code: import, `auto_complete_config`, `initialize`, `finalize`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from pytriton_lite import pb_utils
+from pytriton_lite._backend import ResolvedBackend
+from pytriton_lite._core.contract import Contract
+from pytriton_lite._import_hook import UTILS_NAME, utils_modules
+from pytriton_lite._instance.event_loop import InstanceLoop
+from pytriton_lite._instance.exception_text import describe_exception
+from pytriton_lite._instance.namespace import ModuleNamespace
+from pytriton_lite.errors import InternalError
+from pytriton_lite.pb_utils.log import make_logger_class
+
+_log = logging.getLogger("pytriton_lite.instance")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCode:
+    """Where a model version's code is, and what it is told about itself.
+
+    Attributes
+    ----------
+    model_folder
+        The folder in the repository, with ``config.pbtxt``.
+    """
+
+    model_name: str
+    version: int
+    model_folder: str
+    backend: ResolvedBackend
+
+    @property
+    def version_folder(self) -> str:
+        """What `pb_utils.get_model_dir` gives."""
+        return os.path.join(self.model_folder, str(self.version))
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePlan:
+    """One instance to make.
+
+    Attributes
+    ----------
+    kind
+        ``KIND_CPU`` and so on.
+    config_json
+        Triton's JSON text of the completed configuration.
+    check_outputs
+        See `Contract`.
+    output_reshapes
+        See `Contract`; None when no output has ``reshape``.
+    """
+
+    code: ModelCode
+    name: str
+    kind: str
+    device_id: int
+    config_json: str
+    is_batching: bool
+    share_memory: bool
+    check_outputs: Callable[[Any, Any], None] | None
+    output_reshapes: dict[str, tuple[int, ...]] | None
+
+
+class ImportedModel:
+    """A model's module in a namespace of its own.
+
+    Parameters
+    ----------
+    code
+        What to import.
+    label
+        Appears in the private module names.
+
+    Raises
+    ------
+    InternalError
+        The file is missing or its import fails; the text is Triton's, ``__cause__`` the
+        exception.
+    """
+
+    def __init__(self, code: ModelCode, label: str) -> None:
+        self.code = code
+        _check_file(code)
+        logger = logging.getLogger(f"pytriton_lite.model.{code.model_name}")
+        injected = utils_modules(make_logger_class(logger))
+        self._utils: ModuleType = injected[UTILS_NAME]
+        folders = [code.model_folder]
+        if code.backend.folder is not None:
+            folders.append(code.backend.folder)
+        self.namespace = ModuleNamespace(label, code.backend.search_path, folders, injected)
+        try:
+            with self.errors():
+                module = self.namespace.load(code.backend.module_name)
+                if not hasattr(module, "TritonPythonModel"):
+                    raise InternalError(
+                        f"AttributeError: module '{code.backend.module_name}' has no attribute "
+                        "'TritonPythonModel'",
+                        model=code.model_name,
+                    )
+                self.model_class: Any = module.TritonPythonModel
+        except BaseException:
+            self.close()
+            raise
+        # Not there while the module body runs, as on Triton.
+        vars(self._utils)["get_model_dir"] = _constant(code.version_folder)
+
+    def errors(self) -> _ModelErrors:
+        """Context in which an exception of model code becomes an InternalError with Triton's text."""
+        return _ModelErrors(self.code.model_name, self.namespace)
+
+    def describe(self, error: BaseException) -> str:
+        """Triton's text of an exception of this model."""
+        return describe_exception(error, self.namespace.prefix)
+
+    def close(self) -> None:
+        """Forget the modules."""
+        self.namespace.close()
+        self.model_class = None
+        vars(self._utils).clear()
+
+
+class _ModelErrors:
+    def __init__(self, model_name: str, namespace: ModuleNamespace) -> None:
+        self._model_name = model_name
+        self._namespace = namespace
+        self._active = namespace.active()
+
+    def __enter__(self) -> None:
+        self._active.__enter__()
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self._active.__exit__(kind, error, traceback)
+        if error is None or isinstance(error, InternalError):
+            return
+        if (
+            type(error) is KeyboardInterrupt
+            and threading.current_thread() is threading.main_thread()
+        ):
+            return  # Ctrl-C of the user of an inline model
+        text = describe_exception(error, self._namespace.prefix)
+        raise InternalError(text, model=self._model_name) from error
+
+
+def _constant(value: str) -> Callable[[], str]:
+    def get_model_dir() -> str:
+        return value
+
+    return get_model_dir
+
+
+def _check_file(code: ModelCode) -> None:
+    path = code.backend.model_file
+    name = os.path.basename(path)
+    if not name.endswith(".py"):
+        raise InternalError(
+            f"Model name must end with '.py'. Model name is \"{name}\".", model=code.model_name
+        )
+    if not os.path.isfile(path):
+        raise InternalError(f"Python model file not found in '{path}'", model=code.model_name)
+
+
+def auto_complete(code: ModelCode, config_json: str) -> dict[str, Any] | None:
+    """Run `auto_complete_config` on a copy of the module of its own, which is dropped afterwards.
+
+    Returns
+    -------
+    dict or None
+        The configuration that the model returned; None when it has no such function.
+
+    Raises
+    ------
+    InternalError
+        The import or the function failed, or it returned something else.
+    """
+    imported = ImportedModel(code, f"{code.model_name}_auto_complete")
+    try:
+        function = getattr(imported.model_class, "auto_complete_config", None)
+        if function is None:
+            return None
+        with imported.errors():
+            completed = function(pb_utils.ModelConfig(config_json))
+        if not isinstance(completed, pb_utils.ModelConfig):
+            raise InternalError(
+                f"auto_complete_config function in model '{code.model_name}' must return a valid "
+                "pb.ModelConfig object.",
+                model=code.model_name,
+            )
+        return completed.as_dict()
+    finally:
+        imported.close()
+
+
+class LoadedModel:
+    """An initialised `TritonPythonModel` object and the `Contract` that runs it.
+
+    Construction imports the module, makes the object and calls `initialize`, all on the
+    current thread. `close` calls `finalize`.
+
+    Raises
+    ------
+    InternalError
+        A step failed; `finalize` is not called then, as on Triton.
+    """
+
+    def __init__(self, plan: InstancePlan, *, is_inline: bool) -> None:
+        self._plan = plan
+        code = plan.code
+        self._imported = ImportedModel(code, plan.name)
+        self._loop = InstanceLoop(plan.name)
+        try:
+            with self._imported.errors():
+                self._model = self._imported.model_class()
+                initialize = getattr(self._model, "initialize", None)
+                if initialize is not None:
+                    initialize(_initialize_args(plan))
+        except BaseException:
+            self._imported.close()
+            raise
+        self.contract = Contract(
+            self._model,
+            model_name=code.model_name,
+            model_version=code.version,
+            instance_name=plan.name,
+            model_file=code.backend.model_file,
+            describe=self._imported.describe,
+            run_coroutine=self._loop.run,
+            check_outputs=plan.check_outputs,
+            output_reshapes=plan.output_reshapes,
+            is_batching=plan.is_batching,
+            share_memory=plan.share_memory,
+            is_inline=is_inline,
+        )
+        self.contract.namespace = self._imported.namespace
+
+    def close(self) -> None:
+        """Call `finalize` and let go of the model; its exceptions are only logged."""
+        self._loop.stop()
+        try:
+            with self._imported.errors():
+                finalize = getattr(self._model, "finalize", None)
+                if finalize is not None:
+                    finalize()
+        except InternalError as error:
+            # INFO is the level at which Triton logs it; the unload succeeds all the same.
+            _log.info("finalize of instance '%s' failed: %s", self._plan.name, error)
+        self.contract.release()
+        self.contract.namespace = None
+        del self._model
+        self._imported.close()
+
+
+def _initialize_args(plan: InstancePlan) -> dict[str, str]:
+    return {
+        "model_config": plan.config_json,
+        "model_instance_kind": plan.kind.removeprefix("KIND_"),
+        "model_instance_name": plan.name,
+        "model_instance_device_id": str(plan.device_id),
+        "model_repository": plan.code.model_folder,
+        "model_version": str(plan.code.version),
+        "model_name": plan.code.model_name,
+    }

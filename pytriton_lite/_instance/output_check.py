@@ -1,0 +1,61 @@
+"""``strict_outputs``: responses compared with the configuration. Triton itself checks nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pytriton_lite._config.model_config import ModelSettings, TensorSettings
+from pytriton_lite._dtypes import BY_NUMBER
+from pytriton_lite.errors import InternalError
+
+
+def make_output_check(settings: ModelSettings) -> Callable[[Any, Any], None]:
+    """Make the check of one model version: ``check(request, response)`` raises InternalError.
+
+    Checked are that every requested output is there, once, and the data type, rank, dims
+    and batch size of each. `response` has been pruned to the requested outputs, so an
+    undeclared output shows as a missing one.
+    """
+    by_name = {output.name: output for output in settings.outputs}
+    is_batching = settings.max_batch_size > 0
+
+    def fail(text: str) -> None:
+        raise InternalError(f"{text} (strict_outputs)", model=settings.name)
+
+    def check(request: Any, response: Any) -> None:
+        tensors = response.output_tensors()
+        names = [tensor.name() for tensor in tensors]
+        for name in sorted(request.requested_output_names()):
+            if names.count(name) != 1:
+                fail(
+                    f"model '{settings.name}' sent output '{name}' {names.count(name)} times, "
+                    "expected once"
+                )
+        batch = request.batch_size or None
+        for tensor in tensors:
+            _check_one(settings.name, by_name[tensor.name()], tensor, is_batching, batch, fail)
+
+    return check
+
+
+def _check_one(
+    model_name: str,
+    output: TensorSettings,
+    tensor: Any,
+    is_batching: bool,
+    batch: int | None,
+    fail: Callable[[str], None],
+) -> None:
+    where = f"output '{output.name}' of model '{model_name}'"
+    if tensor.triton_dtype() != output.data_type:
+        got, want = BY_NUMBER[tensor.triton_dtype()], BY_NUMBER[output.data_type]
+        fail(f"{where} has data type {got.protocol_name}, config wants {want.protocol_name}")
+    shape: Sequence[int] = tensor.shape()
+    wanted = [-1, *output.model_dims] if is_batching else list(output.model_dims)
+    if len(shape) != len(wanted) or any(
+        w not in (-1, got) for w, got in zip(wanted, shape, strict=True)
+    ):
+        fail(f"{where} has shape {list(shape)}, config wants {wanted}")
+    if batch is not None and shape[0] != batch:
+        fail(f"{where} has batch size {shape[0]}, the request has {batch}")

@@ -1,0 +1,63 @@
+"""`thread` instances: one dedicated thread does everything, as a stub's main thread on Triton."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from typing_extensions import override
+
+from pytriton_lite._core.queue import Executor, RequestQueue
+from pytriton_lite._instance.base import Instance, InstanceState
+from pytriton_lite._instance.loader import InstancePlan, LoadedModel
+
+_log = logging.getLogger("pytriton_lite.instance")
+
+
+class ThreadInstance(Instance):
+    """Runs `__init__`, `initialize`, every `execute` and `finalize` on one thread of its own."""
+
+    def __init__(self, plan: InstancePlan, queue: RequestQueue) -> None:
+        super().__init__(plan, queue)
+        self._is_loaded = threading.Event()
+        self._failure: BaseException | None = None
+        # A daemon, so that a model stuck in `execute` cannot keep the process from ending;
+        # the orderly way is `finish`, which servers left open go at exit, too.
+        self._thread = threading.Thread(target=self._main, name=plan.name, daemon=True)
+
+    @override
+    def start(self) -> None:
+        self._thread.start()
+
+    @override
+    def wait_loaded(self) -> None:
+        self._is_loaded.wait()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    @override
+    def finish(self, deadline_ns: int) -> bool:
+        self._thread.join(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
+        return not self._thread.is_alive()
+
+    def _main(self) -> None:
+        try:
+            try:
+                model = LoadedModel(self.plan, is_inline=False)
+            except BaseException as error:
+                self._failure = error
+                return
+            finally:
+                self._is_loaded.set()
+            self.state = InstanceState.READY
+            try:
+                self.queue.serve(Executor(model.contract))
+                self.state = InstanceState.DRAINING
+            finally:
+                model.close()
+        except BaseException:
+            _log.exception("instance '%s' ended", self.plan.name)
+        finally:
+            self.state = InstanceState.DEAD

@@ -1,0 +1,249 @@
+"""From a model folder to a version that serves requests.
+
+The order of steps is Triton's: read the configuration, fill in defaults, validate, then per
+version resolve the backend, complete the configuration by the model's own
+`auto_complete_config`, validate inputs and outputs, and make the instances.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pytriton_lite._backend import ResolvedBackend, resolve_backend
+from pytriton_lite._config.autocomplete import merge_completed
+from pytriton_lite._config.json_form import to_json
+from pytriton_lite._config.model_config import InstanceGroupSettings, ModelSettings, settings_of
+from pytriton_lite._config.normalize import deduce_backend, fill_defaults, resolve_instance_groups
+from pytriton_lite._config.pbtxt import parse_pbtxt
+from pytriton_lite._config.validate import validate_general, validate_io
+from pytriton_lite._core.calls import ServedVersion
+from pytriton_lite._core.input_spec import InputEntry, InputSpec
+from pytriton_lite._core.queue import RequestQueue
+from pytriton_lite._instance.base import Instance
+from pytriton_lite._instance.inline import InlineInstance
+from pytriton_lite._instance.loader import InstancePlan, ModelCode, auto_complete
+from pytriton_lite._instance.output_check import make_output_check
+from pytriton_lite._instance.thread import ThreadInstance
+from pytriton_lite._options import Options
+from pytriton_lite.errors import ConfigError, UnavailableError, UnsupportedError
+
+_log = logging.getLogger("pytriton_lite.server")
+
+CONFIG_FILE = "config.pbtxt"
+
+
+def read_config(name: str, folder: str, *, strict: bool) -> Any:
+    """Read, complete with defaults and validate a model's ``config.pbtxt``.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing though `strict`, does not parse, or is not valid.
+    """
+    path = os.path.join(folder, CONFIG_FILE)
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except FileNotFoundError:
+        if strict:
+            raise ConfigError(
+                f"failed to open text file for read {path}: No such file or directory",
+                model=name,
+                file=path,
+            ) from None
+        text = ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"failed to read text proto from {path}: {error}", model=name, file=path
+        ) from error
+    message = parse_pbtxt(text, file=path, model=name)
+    deduce_backend(message, model_name=name, first_version_files=_first_version_files(folder))
+    fill_defaults(message, model_name=name)
+    validate_general(message, model_name=name)
+    return message
+
+
+def _first_version_files(folder: str) -> list[str]:
+    """Files of the first sub-folder in lexicographic order; Triton takes any for a version."""
+    subfolders = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
+    return os.listdir(subfolders[0]) if subfolders else []
+
+
+def _refuse_unsupported(settings: ModelSettings) -> None:
+    missing = None
+    if settings.is_decoupled:
+        missing = "decoupled transaction policy"
+    elif settings.scheduler in ("sequence_batching", "ensemble_scheduling"):
+        missing = settings.scheduler
+    elif "EXECUTION_ENV_PATH" in settings.parameters:
+        missing = "an execution environment of its own (EXECUTION_ENV_PATH)"
+    elif all(group.is_passive for group in settings.instance_groups):
+        missing = "passive instance groups only, so that no instance would ever take a request"
+    if missing is not None:
+        raise UnsupportedError(
+            f"model '{settings.name}' uses {missing}, which is not supported yet",
+            model=settings.name,
+        )
+    if settings.scheduler == "dynamic_batching":
+        _log.warning(
+            "model '%s': dynamic batching is not supported yet, requests are executed one by one",
+            settings.name,
+        )
+
+
+class LoadedVersion:
+    """One model version with its instances, ready to serve.
+
+    Parameters
+    ----------
+    message
+        What `read_config` returned; completed in place of a copy of its own.
+    name, folder, version
+        The model, its folder and the number of the version folder.
+    options
+        Of the server.
+
+    Raises
+    ------
+    TritonError
+        The load failed; every instance that had been made is finalized.
+    """
+
+    def __init__(
+        self, message: Any, name: str, folder: str, version: int, options: Options
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.backend = resolve_backend(
+            model_name=name,
+            backend=message.backend,
+            runtime=message.runtime,
+            default_model_filename=message.default_model_filename,
+            model_folder=folder,
+            version=version,
+            backend_directory=os.path.abspath(options.backend_directory),
+        )
+        code = ModelCode(name, version, folder, self.backend)
+        message = _completed(message, code, options)
+        self.settings = settings_of(message)
+        _refuse_unsupported(self.settings)
+        is_inline = options.execution_of(name) == "inline"
+        self._exit_timeout = options.exit_timeout
+        self._queue = RequestQueue(name, is_inline=is_inline)
+        spec = InputSpec(
+            name,
+            self.settings.max_batch_size,
+            [
+                InputEntry(i.name, i.data_type, i.dims, i.reshape, i.is_optional)
+                for i in self.settings.inputs
+            ],
+            tuple(dict.fromkeys(output.name for output in self.settings.outputs)),
+            share_memory=options.share_memory,
+        )
+        home = InlineInstance if is_inline else ThreadInstance
+        self.instances: list[Instance] = [
+            home(plan, self._queue) for plan in _plans(code, self.settings, options)
+        ]
+        self._load_instances()
+        self.served = ServedVersion(spec, self._queue, name, version)
+
+    def _load_instances(self) -> None:
+        for instance in self.instances:
+            instance.start()
+        failures = []
+        for instance in self.instances:
+            try:
+                instance.wait_loaded()
+            except BaseException as error:
+                failures.append(error)
+        if failures:
+            self.stop()
+            raise failures[0]
+
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Serve what was accepted, then finalize; what is not done in time fails.
+
+        Parameters
+        ----------
+        timeout_s
+            Seconds; the server's ``exit_timeout`` when None.
+        """
+        timeout_s = self._exit_timeout if timeout_s is None else timeout_s
+        deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
+        self._queue.close()
+        stuck = [instance for instance in self.instances if not instance.finish(deadline_ns)]
+        if not stuck:
+            return
+
+        def error() -> UnavailableError:
+            return UnavailableError(
+                f"model '{self.name}' was stopped and did not answer within {timeout_s:g} s",
+                model=self.name,
+            )
+
+        self._queue.fail_queued(error)
+        self._queue.fail_running(error)
+        _log.warning(
+            "model '%s': instance(s) %s still run after %g s and are left behind",
+            self.name,
+            ", ".join(f"'{instance.plan.name}'" for instance in stuck),
+            timeout_s,
+        )
+
+    def config(self) -> dict[str, Any]:
+        """The completed configuration in Triton's JSON form; a new dict per call."""
+        config: dict[str, Any] = json.loads(self.settings.json)
+        return config
+
+
+def _completed(message: Any, code: ModelCode, options: Options) -> Any:
+    completed = type(message)()
+    completed.CopyFrom(message)
+    completed.runtime = code.backend.runtime
+    resolve_instance_groups(completed)
+    if not options.strict_model_config:
+        returned = auto_complete(code, to_json(completed))
+        if returned is not None:
+            completed = merge_completed(completed, returned)
+            fill_defaults(completed, model_name=code.model_name)
+            validate_general(completed, model_name=code.model_name)
+    validate_io(completed)
+    return completed
+
+
+def _plans(code: ModelCode, settings: ModelSettings, options: Options) -> list[InstancePlan]:
+    check: Callable[[Any, Any], None] | None = None
+    if options.strict_outputs:
+        check = make_output_check(settings)
+    reshapes = {o.name: o.dims for o in settings.outputs if o.reshape is not None}
+
+    def plan(group: InstanceGroupSettings, index: int, device_id: int) -> InstancePlan:
+        return InstancePlan(
+            code=code,
+            name=f"{group.name}_{index}",
+            kind=group.kind,
+            device_id=device_id,
+            config_json=settings.json,
+            is_batching=settings.max_batch_size > 0,
+            share_memory=options.share_memory,
+            check_outputs=check,
+            output_reshapes=reshapes or None,
+        )
+
+    return [
+        plan(group, index, device_id)
+        for group in settings.instance_groups
+        if not group.is_passive
+        for index in range(group.count)
+        for device_id in (group.gpus or (0,))
+    ]
+
+
+def backends_of(versions: list[LoadedVersion]) -> list[ResolvedBackend]:
+    """Backends of the loaded versions, without repeats, in load order."""
+    return list({version.backend.name: version.backend for version in versions}.values())

@@ -1,0 +1,188 @@
+"""Options of a server: the official `tritonserver.Options` names, and our own."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any, Literal, TypeAlias
+
+from pytriton_lite.errors import InvalidArgumentError, UnsupportedError
+
+ExecutionMode: TypeAlias = Literal["auto", "inline", "thread", "process"]
+StrPath: TypeAlias = "str | os.PathLike[str]"
+
+_MODES = ("auto", "inline", "thread", "process")
+
+
+class ModelControlMode(Enum):
+    """When models are loaded: all at start, or on request."""
+
+    NONE = "none"
+    POLL = "poll"
+    EXPLICIT = "explicit"
+
+
+class CompatibilityWarning(UserWarning):
+    """An option of Triton that is accepted and has no meaning here."""
+
+
+# Official options that configure parts which do not exist in this process.
+_WITHOUT_MEANING = {
+    "buffer_manager_thread_count": 0,
+    "cache_config": {},
+    "cache_directory": "/opt/tritonserver/caches",
+    "cuda_memory_pool_sizes": {},
+    "enable_peer_access": True,
+    "host_policies": {},
+    "log_file": None,
+    "log_format": None,
+    "min_supported_compute_capability": None,
+    "model_load_device_limits": {},
+    "metrics": True,
+    "metrics_configuration": {},
+    "metrics_interval": 2000,
+    "pinned_memory_pool_size": 1 << 28,
+    "cuda_virtual_address_sizes": {},
+    "rate_limiter_mode": None,
+    "rate_limiter_resources": [],
+    "repo_agent_directory": "/opt/tritonserver/repoagents",
+    "gpu_metrics": False,
+    "cpu_metrics": False,
+    "strict_readiness": True,
+    "model_namespacing": False,
+    "model_load_retry_count": 0,
+    "log_callback": None,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Options of a `Server`.
+
+    Attributes
+    ----------
+    model_repository
+        Path of one model repository, or several.
+    backend_directory
+        Folder with one folder per backend; Python-based backends are looked for there.
+    execution
+        Where models run: ``"thread"`` (also what ``"auto"`` means here), ``"inline"``, or a
+        mapping of model names to modes, in which ``"*"`` stands for all others.
+    share_memory
+        Let models see the callers' arrays themselves and callers the models' arrays, without
+        the private copies that Triton makes. A model that writes into its inputs, or reuses an
+        output buffer, then changes the caller's data. Default False.
+    strict_outputs
+        Refuse responses that contradict the configuration. Triton does not look. Default False.
+    strict_model_config
+        No auto-complete; every model needs a complete ``config.pbtxt``. Default False.
+    server_id
+        Name of the server in its metadata.
+    model_control_mode, startup_models
+        ``EXPLICIT`` loads `startup_models` only (``["*"]``: all) and allows `Server.load`.
+    exit_on_error
+        Whether a failed load makes `Server.start` fail. Default True.
+    exit_timeout
+        Seconds that `Server.stop` gives to requests in flight. Default 30.
+    model_load_thread_count
+        Models that load side by side. Default 4.
+    backend_configuration
+        ``{"python": {key: value}}``, as ``--backend-config``.
+    log_info, log_warn, log_error, log_verbose
+        If one is given, the level of the logger ``pytriton_lite`` is set from them. Otherwise
+        it stays as the application configured it.
+    """
+
+    model_repository: StrPath | Sequence[StrPath]
+    backend_directory: StrPath = "/opt/tritonserver/backends"
+    execution: ExecutionMode | Mapping[str, ExecutionMode] = "auto"
+    share_memory: bool = False
+    strict_outputs: bool = False
+    strict_model_config: bool = False
+    server_id: str = "triton"
+    model_control_mode: ModelControlMode | str = ModelControlMode.NONE
+    startup_models: Sequence[str] = ()
+    exit_on_error: bool = True
+    exit_timeout: float = 30
+    model_load_thread_count: int = 4
+    backend_configuration: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    log_info: bool | None = None
+    log_warn: bool | None = None
+    log_error: bool | None = None
+    log_verbose: int | None = None
+
+    def __post_init__(self) -> None:
+        mode = self.model_control_mode
+        if isinstance(mode, str):
+            try:
+                object.__setattr__(self, "model_control_mode", ModelControlMode(mode.lower()))
+            except ValueError:
+                raise InvalidArgumentError(
+                    f"model_control_mode {mode!r} is none of 'none', 'poll', 'explicit'"
+                ) from None
+        if self.model_control_mode is ModelControlMode.POLL:
+            raise UnsupportedError("model_control_mode 'poll' is not supported yet")
+        modes = self.execution.values() if isinstance(self.execution, Mapping) else [self.execution]
+        for execution in modes:
+            if execution not in _MODES:
+                raise InvalidArgumentError(f"execution {execution!r} is none of {_MODES}")
+            if execution == "process":
+                raise UnsupportedError("execution 'process' is not supported yet: use 'thread'")
+        if "*" in self.startup_models and len(self.startup_models) > 1:
+            raise InvalidArgumentError(
+                "Wildcard model name '*' must be the ONLY startup model if specified at all."
+            )
+
+    @property
+    def repositories(self) -> tuple[str, ...]:
+        """Absolute paths of the model repositories."""
+        given = self.model_repository
+        paths = [given] if isinstance(given, str | os.PathLike) else list(given)
+        return tuple(os.path.abspath(path) for path in paths)
+
+    def execution_of(self, model_name: str) -> ExecutionMode:
+        """Where a model runs, ``auto`` resolved."""
+        if isinstance(self.execution, Mapping):
+            mode = self.execution.get(model_name) or self.execution.get("*", "auto")
+        else:
+            mode = self.execution
+        return "thread" if mode == "auto" else mode
+
+
+def make_options(model_repository: Any, given: dict[str, Any]) -> Options:
+    """Make `Options` from the arguments of `Server`.
+
+    Raises
+    ------
+    TypeError
+        An unknown option; the text names the nearest known one.
+    """
+    if isinstance(model_repository, Options):
+        if given:
+            raise TypeError(f"options are given twice: in Options and as {', '.join(given)}")
+        return model_repository
+    if model_repository is not None:
+        given = {"model_repository": model_repository, **given}
+    known = {option.name for option in fields(Options)}
+    ours = {}
+    for name, value in given.items():
+        if name in known:
+            ours[name] = value
+        elif name in _WITHOUT_MEANING:
+            if value != _WITHOUT_MEANING[name]:
+                warnings.warn(
+                    f"option {name!r} of Triton has no effect in pytriton_lite",
+                    CompatibilityWarning,
+                    stacklevel=3,
+                )
+        else:
+            near = difflib.get_close_matches(name, [*known, *_WITHOUT_MEANING], 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"Server() got an unexpected option {name!r}{hint}")
+    if "model_repository" not in ours:
+        raise TypeError("Server() needs a model repository")
+    return Options(**ours)

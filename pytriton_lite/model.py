@@ -1,0 +1,442 @@
+"""`Model`: what users call."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import numbers
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from pytriton_lite._async import LoopBridge
+from pytriton_lite._core.calls import ModelCalls
+from pytriton_lite._core.reply import InferenceResponse, error_response
+from pytriton_lite._dtypes import BY_NUMBER
+from pytriton_lite.errors import InvalidArgumentError, TritonError
+
+if TYPE_CHECKING:
+    from pytriton_lite._repository import Repository
+
+Parameter: TypeAlias = "bool | int | float | str"
+Inputs: TypeAlias = "Mapping[str, Any]"
+
+
+class ModelBatchFlag(IntEnum):
+    """How a model batches: not at all, or along the first dimension."""
+
+    UNKNOWN = 1
+    FIRST_DIM = 2
+
+
+class ModelTxnPropertyFlag(IntEnum):
+    """How many responses a request gets."""
+
+    ONE_TO_ONE = 1
+    DECOUPLED = 2
+
+
+@dataclass(slots=True)
+class InferenceRequest:
+    """A request in the official spelling; from `Model.create_request`.
+
+    Attributes
+    ----------
+    model
+        Who is asked.
+    inputs
+        Arrays by input name, as for `Model.run`.
+    requested_outputs
+        Names of the outputs wanted; None means all.
+    request_id, correlation_id, flags, priority, timeout, parameters
+        As for `Model.run`; `timeout` is Triton's queue timeout in microseconds.
+    """
+
+    model: Model
+    inputs: Inputs = field(default_factory=dict)
+    requested_outputs: Sequence[str] | None = None
+    request_id: str | None = None
+    correlation_id: int | str | None = None
+    flags: int = 0
+    priority: int = 0
+    timeout: int = 0
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+_SEQUENCE_START, _SEQUENCE_END = 1, 2
+
+
+class Model(ModelCalls):
+    """A model of a server: call it like a function, or through `run` and its relatives.
+
+    Made by `Server.model`. A model that is loaded anew keeps its `Model` objects working;
+    without a version they always reach the greatest ready one.
+    """
+
+    def __init__(self, repository: Repository, name: str, version: int) -> None:
+        super().__init__(repository.endpoint(name, version))
+        self._repository = repository
+        self._name = name
+        self._version = version
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self._name
+
+    @property
+    def version(self) -> int:
+        """Version asked for; -1 means the greatest ready one."""
+        return self._version
+
+    @property
+    def state(self) -> str:
+        """State as the repository index names it, such as ``READY``."""
+        return self._repository.state(self._name, self._version)[0].value
+
+    @property
+    def reason(self) -> str:
+        """Reason of a state other than READY."""
+        return self._repository.state(self._name, self._version)[1]
+
+    def __repr__(self) -> str:
+        version = "" if self._version == -1 else f" version {self._version}"
+        return f"<Model {self._name!r}{version}: {self.state}>"
+
+    # -- calls -------------------------------------------------------------------------
+
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        outputs: Sequence[str] | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        priority: int = 0,
+        correlation_id: int | str | None = None,
+        sequence_start: bool = False,
+        sequence_end: bool = False,
+        timeout: int = 0,
+    ) -> InferenceResponse:
+        """Run one request and return its response.
+
+        Parameters
+        ----------
+        inputs
+            Arrays (numpy, or anything with ``__dlpack__``), nested lists, scalars, `str` or
+            `bytes`, by input name. Arrays must have the configured data type; lists and
+            scalars take it. They must not be changed before the answer is there.
+        outputs
+            Names of the outputs wanted; None means all.
+        parameters
+            Custom parameters: bool, int, float or str.
+        timeout_s
+            Seconds to wait for the answer, without limit when None.
+        request_id
+            Appears in error texts and in `request.request_id()`.
+        priority
+            Priority level; without dynamic batching it is ignored, as on Triton.
+        correlation_id, sequence_start, sequence_end
+            Of a sequence.
+        timeout
+            Triton's timeout of the request in the queue, in microseconds. The model sees it.
+
+        Returns
+        -------
+        InferenceResponse
+            Its outputs are owned by the caller.
+
+        Raises
+        ------
+        TritonError
+            One subclass per status code. If the model raised, ``__cause__`` is its exception.
+        RequestTimeoutError
+            No answer within `timeout_s`; the request is cancelled.
+        """
+        served, request = self._prepare(
+            inputs,
+            self._fields(
+                outputs, parameters, request_id, priority, correlation_id,
+                _flags(sequence_start, sequence_end), timeout,
+            ),
+        )  # fmt: skip
+        return self._run(served, request, timeout_s)
+
+    def submit(
+        self,
+        inputs: Inputs,
+        *,
+        outputs: Sequence[str] | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        request_id: str | None = None,
+        priority: int = 0,
+        correlation_id: int | str | None = None,
+        sequence_start: bool = False,
+        sequence_end: bool = False,
+        timeout: int = 0,
+    ) -> concurrent.futures.Future[InferenceResponse]:
+        """Queue one request and return a future of its response; arguments as for `run`.
+
+        Cancelling the future cancels the request: while it is queued it never reaches the
+        model. An inline model that is idle runs the request before this returns.
+        """
+        served, request = self._prepare(
+            inputs,
+            self._fields(
+                outputs, parameters, request_id, priority, correlation_id,
+                _flags(sequence_start, sequence_end), timeout,
+            ),
+        )  # fmt: skip
+        future = _RequestFuture()
+        future.attach(served.queue, served.queue.submit(request, future.complete))
+        return future
+
+    async def async_run(
+        self,
+        inputs: Inputs,
+        *,
+        outputs: Sequence[str] | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        priority: int = 0,
+        correlation_id: int | str | None = None,
+        sequence_start: bool = False,
+        sequence_end: bool = False,
+        timeout: int = 0,
+    ) -> InferenceResponse:
+        """Await the response to one request; arguments as for `run`.
+
+        Cancelling the task cancels the request. An inline model runs on a thread of the
+        loop's default executor, so that it does not block the loop.
+        """
+        served, request = self._prepare(
+            inputs,
+            self._fields(
+                outputs, parameters, request_id, priority, correlation_id,
+                _flags(sequence_start, sequence_end), timeout,
+            ),
+        )  # fmt: skip
+        loop = asyncio.get_running_loop()
+        if served.queue.is_inline:
+            return await loop.run_in_executor(None, self._run, served, request, timeout_s)
+        return await LoopBridge.of(loop).run(served.queue, request, timeout_s)
+
+    def create_request(self, **fields: Any) -> InferenceRequest:
+        """Make an `InferenceRequest` for `infer`; `fields` are its attributes."""
+        try:
+            return InferenceRequest(self, **fields)
+        except TypeError as error:
+            raise InvalidArgumentError(str(error), model=self._name) from None
+
+    def infer(
+        self, request: InferenceRequest | None = None, *, raise_on_error: bool = True, **fields: Any
+    ) -> Iterator[InferenceResponse]:
+        """Iterate over the responses to a request, the official form of `run`.
+
+        Parameters
+        ----------
+        request
+            From `create_request`; or None, and `fields` are its attributes.
+        raise_on_error
+            Raise the error of a response; otherwise it is in ``response.error``.
+        """
+        made = self.create_request(**fields) if request is None else request
+        return iter(self._responses(made, raise_on_error))
+
+    def _responses(
+        self, request: InferenceRequest, raise_on_error: bool
+    ) -> list[InferenceResponse]:
+        try:
+            served, prepared = self._prepare(request.inputs, self._request_fields(request))
+            return [self._run(served, prepared, None)]
+        except TritonError as error:
+            if raise_on_error:
+                raise
+            return [error_response(error, request.request_id or "", self._name, self._version)]
+
+    async def async_infer(
+        self, request: InferenceRequest | None = None, *, raise_on_error: bool = True, **fields: Any
+    ) -> AsyncIterator[InferenceResponse]:
+        """Iterate asynchronously over the responses to a request; arguments as for `infer`."""
+        made = self.create_request(**fields) if request is None else request
+        options = self._request_fields(made)
+        flags = options.pop("flags")
+        try:
+            yield await self.async_run(
+                made.inputs,
+                **options,
+                sequence_start=bool(flags & _SEQUENCE_START),
+                sequence_end=bool(flags & _SEQUENCE_END),
+            )
+        except TritonError as error:
+            if raise_on_error:
+                raise
+            yield error_response(error, made.request_id or "", self._name, self._version)
+
+    def _request_fields(self, request: InferenceRequest) -> dict[str, Any]:
+        return self._fields(
+            request.requested_outputs,
+            request.parameters,
+            request.request_id,
+            request.priority,
+            request.correlation_id,
+            request.flags,
+            request.timeout,
+        )
+
+    def _fields(
+        self,
+        outputs: Sequence[str] | None,
+        parameters: Mapping[str, Parameter] | None,
+        request_id: str | None,
+        priority: int,
+        correlation_id: int | str | None,
+        flags: int,
+        timeout: int,
+    ) -> dict[str, Any]:
+        """Check the arguments of a request that are not tensors."""
+        for name, value in (("priority", priority), ("timeout", timeout), ("flags", flags)):
+            if not isinstance(value, int) or not 0 <= value < 1 << (32 if name == "flags" else 64):
+                raise InvalidArgumentError(
+                    f"{name} of a request to model '{self._name}' must be a non-negative int, got {value!r}",
+                    model=self._name,
+                )
+        if request_id is not None and not isinstance(request_id, str):
+            raise InvalidArgumentError(
+                f"request_id of a request to model '{self._name}' must be a str, got {request_id!r}",
+                model=self._name,
+            )
+        is_id = isinstance(correlation_id, str) or (
+            isinstance(correlation_id, int) and 0 <= correlation_id < 1 << 64
+        )
+        if correlation_id is not None and not is_id:
+            raise InvalidArgumentError(
+                f"correlation_id of a request to model '{self._name}' must be a str or an unsigned "
+                f"64-bit int, got {correlation_id!r}",
+                model=self._name,
+            )
+        return {
+            "outputs": outputs,
+            "parameters": _plain_parameters(parameters, self._name) if parameters else None,
+            "request_id": request_id or "",
+            "priority": priority,
+            "correlation_id": 0 if correlation_id is None else correlation_id,
+            "flags": flags,
+            "timeout": timeout,
+        }
+
+    # -- description -------------------------------------------------------------------
+
+    def ready(self) -> bool:
+        """Whether a request would be taken now."""
+        return self._endpoint.served is not None
+
+    def config(self) -> dict[str, Any]:
+        """Completed configuration, as Triton's ``/v2/models/<name>/config`` gives it."""
+        return self._repository.get(self._name, self._version).config()
+
+    def metadata(self) -> dict[str, Any]:
+        """Name, ready versions, platform, inputs and outputs, as in the KServe v2 protocol."""
+        settings = self._repository.get(self._name, self._version).settings
+        lead = [-1] if settings.max_batch_size > 0 else []
+        inputs, outputs = (
+            [
+                {
+                    "name": tensor.name,
+                    "datatype": BY_NUMBER[tensor.data_type].protocol_name,
+                    "shape": lead + list(tensor.dims),
+                }
+                for tensor in tensors
+            ]
+            for tensors in (settings.inputs, settings.outputs)
+        )
+        return {
+            "name": self._name,
+            "versions": [str(n) for n in self._repository.ready_versions(self._name)],
+            "platform": settings.platform or settings.backend,
+            "inputs": inputs,
+            "outputs": outputs,
+        }
+
+    def batch_properties(self) -> ModelBatchFlag:
+        """Whether the first dimension of its tensors is a batch."""
+        settings = self._repository.get(self._name, self._version).settings
+        return ModelBatchFlag.FIRST_DIM if settings.max_batch_size > 0 else ModelBatchFlag.UNKNOWN
+
+    def transaction_properties(self) -> ModelTxnPropertyFlag:
+        """Whether a request gets exactly one response."""
+        settings = self._repository.get(self._name, self._version).settings
+        return (
+            ModelTxnPropertyFlag.DECOUPLED
+            if settings.is_decoupled
+            else ModelTxnPropertyFlag.ONE_TO_ONE
+        )
+
+
+class _RequestFuture(concurrent.futures.Future[InferenceResponse]):
+    """Future of a submitted request; cancelling it cancels the request."""
+
+    _queue: Any = None
+    _slot: Any = None
+
+    def attach(self, queue: Any, slot: Any) -> None:
+        """Tell which slot `cancel` gives up."""
+        self._queue, self._slot = queue, slot
+
+    def complete(self, slot: Any) -> None:
+        """Take the outcome of the slot; called by who finished it."""
+        if not self.set_running_or_notify_cancel():
+            return
+        outcome = slot.get()
+        if isinstance(outcome, BaseException):
+            self.set_exception(outcome)
+        else:
+            self.set_result(outcome)
+
+    def cancel(self) -> bool:
+        """Cancel the request; False when it is answered already."""
+        if self._slot is None or not self._queue.cancel(self._slot):
+            return False
+        super().cancel()
+        self.set_running_or_notify_cancel()
+        return True
+
+
+def _flags(sequence_start: bool, sequence_end: bool) -> int:
+    return (_SEQUENCE_START if sequence_start else 0) | (_SEQUENCE_END if sequence_end else 0)
+
+
+def _plain_parameters(parameters: Mapping[str, Parameter], model_name: str) -> dict[str, Parameter]:
+    """Parameters as plain Python values; numpy scalars and enums are taken for what they are."""
+    plain: dict[str, Parameter] = {}
+    for key, value in parameters.items():
+        if not isinstance(key, str):
+            raise InvalidArgumentError(
+                f"parameter keys of a request to model '{model_name}' must be str, got {key!r}",
+                model=model_name,
+            )
+        if key.startswith("triton_"):
+            raise InvalidArgumentError(
+                "parameter keys starting with 'triton_' are reserved for Triton usage and should not be "
+                "specified.",
+                model=model_name,
+            )
+        if isinstance(value, bool | np.bool_):
+            plain[key] = bool(value)
+        elif isinstance(value, numbers.Integral):
+            plain[key] = int(value)
+        elif isinstance(value, numbers.Real):
+            plain[key] = float(value)
+        elif isinstance(value, str):
+            plain[key] = str(value)
+        else:
+            raise InvalidArgumentError(
+                f"parameter '{key}' has invalid type. It should be either 'int', 'bool', or 'string'.",
+                model=model_name,
+            )
+    return plain

@@ -1,0 +1,318 @@
+"""`Server`: loads a model repository and serves it in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from typing_extensions import override
+
+from pytriton_lite import _import_hook
+from pytriton_lite._backend import BackendTable, backend_table
+from pytriton_lite._loading import backends_of
+from pytriton_lite._options import ModelControlMode, Options, StrPath, make_options
+from pytriton_lite._repository import ModelIndexEntry, Repository
+from pytriton_lite.errors import ModelLoadError, NotFoundError, UnavailableError
+from pytriton_lite.model import Model
+
+_log = logging.getLogger("pytriton_lite.server")
+
+_EXTENSIONS = ("model_repository", "model_configuration", "parameters")
+
+
+class Server:
+    """Triton's runtime for Python models and Python-based backends, in this process.
+
+    ::
+
+        with Server("models", backend_directory="backends") as server:
+            outputs = server.model("add_sub")({"INPUT0": x, "INPUT1": y})
+
+    Parameters
+    ----------
+    model_repository
+        Path or paths of model repositories, or an `Options` object.
+    **options
+        Fields of `Options`, by keyword.
+
+    Raises
+    ------
+    TypeError
+        Unknown options; the text names the nearest one.
+
+    Notes
+    -----
+    Many servers may live in one process. A server that is still running when the
+    interpreter exits is stopped then, so that every model's `finalize` runs. Loading a
+    repository runs the code in it.
+    """
+
+    def __init__(
+        self, model_repository: StrPath | list[StrPath] | Options | None = None, **options: Any
+    ) -> None:
+        self._options = make_options(model_repository, options)
+        self._repository: Repository | None = None
+        self._state = "new"
+        self._lock = threading.RLock()
+
+    # -- life --------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Load the models and begin to serve.
+
+        Returns
+        -------
+        Server
+            This object.
+
+        Raises
+        ------
+        ModelLoadError
+            A model failed to load, unless ``exit_on_error=False``; nothing is left running.
+        """
+        with self._lock:
+            if self._state == "running":
+                return self
+            self._set_log_level()
+            _import_hook.install()
+            self._repository = repository = Repository(self._options)
+            try:
+                repository.start()
+            except ModelLoadError as error:
+                if self._options.exit_on_error:
+                    self._close()
+                    raise
+                _log.error("%s", error)
+            except BaseException:
+                self._close()
+                raise
+            self._state = "running"
+            _running.add(self)
+            _log.info("backends:\n%s", self.backends())
+            return self
+
+    def stop(self) -> None:
+        """Refuse new requests, let those in flight finish, and unload all models.
+
+        Requests that are not done after ``exit_timeout`` seconds fail with
+        `UnavailableError`. Safe to call again.
+        """
+        with self._lock:
+            if self._state == "running":
+                self._close()
+
+    def _close(self) -> None:
+        self._state = "stopped"
+        _running.discard(self)
+        try:
+            if self._repository is not None:
+                self._repository.stop()
+        finally:
+            _import_hook.uninstall()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        # On another thread, so that the loop is not blocked; inline models load there, too.
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Server {', '.join(self._options.repositories)}: {self._state}>"
+
+    def _set_log_level(self) -> None:
+        options = self._options
+        given = (options.log_info, options.log_warn, options.log_error, options.log_verbose)
+        if all(value is None for value in given):
+            return
+        level = logging.CRITICAL
+        for value, its_level in zip(
+            (options.log_error, options.log_warn, options.log_info, options.log_verbose),
+            (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG),
+            strict=True,
+        ):
+            if value:
+                level = its_level
+        logging.getLogger("pytriton_lite").setLevel(level)
+
+    @property
+    def _loaded(self) -> Repository:
+        if self._repository is None:
+            raise UnavailableError(
+                "the server is not started: call start(), or use it as a context manager"
+            )
+        return self._repository
+
+    # -- models ------------------------------------------------------------------------
+
+    def model(self, model_name: str, model_version: int = -1) -> Model:
+        """A model to call.
+
+        Parameters
+        ----------
+        model_name
+            Name of its folder.
+        model_version
+            -1: always the greatest ready version.
+
+        Raises
+        ------
+        NotFoundError
+            No repository has such a model.
+        """
+        repository = self._loaded
+        if model_name not in repository.names() and not repository.ready_versions(model_name):
+            error = NotFoundError(
+                f"Request for unknown model: '{model_name}' is not found", model=model_name
+            )
+            error.add_note("models of the repository: " + (", ".join(repository.names()) or "none"))
+            raise error
+        return Model(repository, model_name, model_version)
+
+    def __getitem__(self, model_name: str) -> Model:
+        return self.model(model_name)
+
+    def models(self, *, exclude_not_ready: bool = False) -> Mapping[str | tuple[str, int], Model]:
+        """All models of the repository, by name; also found by ``(name, version)``."""
+        return _Models(self, exclude_not_ready)
+
+    def load(self, model_name: str, parameters: Mapping[str, Any] | None = None) -> Model:
+        """Load a model, or load it anew, in explicit mode; returns when it is ready.
+
+        The version loaded before serves until then, and stays if the load fails.
+
+        Raises
+        ------
+        UnavailableError
+            The server does not run in explicit mode.
+        ModelLoadError
+            The load failed.
+        """
+        self._check_explicit()
+        if parameters:
+            from pytriton_lite.errors import UnsupportedError
+
+            raise UnsupportedError(
+                "load parameters (config and file overrides) are not supported yet"
+            )
+        self._loaded.load(model_name)
+        return Model(self._loaded, model_name, -1)
+
+    def unload(self, model: str | Model, *, wait_until_unloaded: bool = False) -> None:
+        """Stop serving a model; requests it has accepted finish, then `finalize` runs.
+
+        Parameters
+        ----------
+        model
+            Unknown names are no error, as on Triton.
+        wait_until_unloaded
+            Return only when `finalize` has run.
+
+        Raises
+        ------
+        UnavailableError
+            The server does not run in explicit mode.
+        """
+        self._check_explicit()
+        name = model.name if isinstance(model, Model) else model
+        self._loaded.unload(name, wait=wait_until_unloaded)
+
+    def _check_explicit(self) -> None:
+        if self._options.model_control_mode is not ModelControlMode.EXPLICIT:
+            raise UnavailableError(
+                "explicit model load / unload is not allowed if polling is enabled"
+            )
+
+    # -- description -------------------------------------------------------------------
+
+    def backends(self) -> BackendTable:
+        """The backends in use: a tuple of `BackendRecord` whose `str` is Triton's table."""
+        return backend_table(
+            backends_of(self._loaded.loaded_versions()),
+            backend_directory=str(self._options.backend_directory),
+            auto_complete_config=not self._options.strict_model_config,
+            settings=self._options.backend_configuration,
+        )
+
+    def index(self) -> list[ModelIndexEntry]:
+        """The repository index: state and reason of every model version."""
+        return self._loaded.index()
+
+    def live(self) -> bool:
+        """Whether the server is started and not stopped."""
+        return self._state == "running"
+
+    def ready(self) -> bool:
+        """Whether the server is live and every model that was loaded is ready."""
+        return self.live() and self._loaded.all_ready()
+
+    def metadata(self) -> dict[str, Any]:
+        """Name, version and extensions, as in the KServe v2 protocol."""
+        from pytriton_lite import __version__
+
+        return {
+            "name": self._options.server_id,
+            "version": __version__,
+            "extensions": list(_EXTENSIONS),
+        }
+
+
+class _Models(Mapping["str | tuple[str, int]", Model]):
+    def __init__(self, server: Server, exclude_not_ready: bool) -> None:
+        self._server = server
+        self._exclude_not_ready = exclude_not_ready
+
+    def _names(self) -> list[str]:
+        repository = self._server._loaded
+        names = repository.names()
+        return (
+            [n for n in names if repository.ready_versions(n)] if self._exclude_not_ready else names
+        )
+
+    def __getitem__(self, key: str | tuple[str, int]) -> Model:
+        name, version = key if isinstance(key, tuple) else (key, -1)
+        if name not in self._names():
+            raise KeyError(key)
+        return self._server.model(name, version)
+
+    def __iter__(self) -> Iterator[str | tuple[str, int]]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+
+_running: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def _stop_servers() -> None:
+    for server in list(_running):
+        server.stop()
+
+
+# Before the interpreter joins threads: `atexit` would come after a backend's own
+# non-daemon threads have been waited for, which may never end without `finalize`.
+threading._register_atexit(_stop_servers)  # type: ignore[attr-defined]

@@ -1,0 +1,116 @@
+"""Where we answer differently from Triton, on purpose, and how answers are compared."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+POLL = "Triton hides the reason in its log; here the error carries it"
+SILENT = "Triton never answers; here the caller gets an error at once"
+
+
+NO_LIBRARIES = "no shared library is ever loaded here, and `runtime` is honoured at each load"
+IN_PROCESS = "the model runs in the caller's process"
+PARAMETERS = "responses have parameters here, as in newer versions"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What is expected here instead: a status, and a pattern that the text or outputs contain."""
+
+    reason: str
+    status: int
+    pattern: str = ""
+
+
+DIFFERENCES: Mapping[str, Difference] = {
+    # Requests that Triton leaves without an answer
+    "unanswered/none": Difference(SILENT, 500),
+    "unanswered/none_in_list": Difference(SILENT, 500),
+    "load/missing_model_py": Difference(SILENT, 400, r"model\.py"),
+    # Models that Triton refuses while it reads the repository
+    "load/other_name": Difference(POLL, 400, "some_other"),
+    "load/platform_only": Difference(POLL, 400, "platform_only"),
+    "load/nothing_in_version": Difference(POLL, 400, "nothing_in_version"),
+    "load/config_syntax": Difference(POLL, 400, "config_syntax"),
+    "load/config_unknown_field": Difference(POLL, 400, "no_such_field"),
+    # `runtime` names something that is no Python-based backend
+    "load/runtime_other_py": Difference(NO_LIBRARIES, 400, r"other\.py"),
+    "load/runtime_other_py_in_use": Difference(NO_LIBRARIES, 400, r"other\.py"),
+    "runtime_other_py_in_use/who": Difference(NO_LIBRARIES, 404, "runtime_other_py_in_use"),
+    "load/runtime_escapes": Difference(NO_LIBRARIES, 400, r"\.\./unused_2/model\.py"),
+    "load/runtime_escapes_in_use": Difference(NO_LIBRARIES, 400, r"\.\./shared/model\.py"),
+    "runtime_escapes_in_use/who": Difference(NO_LIBRARIES, 404, "runtime_escapes_in_use"),
+    # A process of its own
+    "argv/who": Difference(IN_PROCESS, 200),
+    "main_thread/answer": Difference(IN_PROCESS, 200, "true|false"),
+    # A completion that Triton drops without a word
+    "load/ac_bad_type": Difference("a wrong data_type is an error here", 400, "FLOAT"),
+    "load/ac_bad_type_output": Difference("a wrong data_type is an error here", 400, "FLOAT"),
+    "ac_bad_type/request": Difference("the model is not loaded here", 404, "ac_bad_type"),
+    # Values of pb_utils
+    "probe/tensor_triton_dtype": Difference("the method is of no use on Triton", 200),
+    "probe/response_parameters": Difference(PARAMETERS, 200, "InferenceResponse object"),
+    "probe/response_has_parameters": Difference(PARAMETERS, 200, "True"),
+    "probe/response_members": Difference(PARAMETERS, 200, "'parameters'"),
+    "probe/request_correlation_negative": Difference("a C++ text", 200, "RuntimeError: Unable to"),
+    "probe/request_correlation_too_large": Difference("a C++ text", 200, "RuntimeError: Unable to"),
+    "rules/generator_returned": Difference(
+        "the answer depends on the version of Python", 500, "Task got bad yield|<class 'generator'>"
+    ),
+}
+
+OUTPUTS_ARE_A_DICT = frozenset(
+    {"rules/same_output_twice", "rules/same_output_twice:OUT", "rules/same_tensor_twice"}
+)
+"""Responses with two outputs of one name: one of the two is left here."""
+
+TRIED_PATHS = frozenset(
+    {"load/unknown_backend", "load/unknown_backend_own_file", "load/backend_without_file"}
+)
+"""Load errors where the paths that were tried follow Triton's text."""
+
+ANY_INPUT = frozenset(
+    {
+        "b4/batch_0",
+        "b4/empty_shape",
+        "b4/mismatch",
+        "b4/no_batch_dim",
+        "b4/too_big_and_wrong_dim",
+        "batched_opt/mismatch",
+        "nb/both_wrong_dim",
+        "nb/wrong_names",
+    }
+)
+"""Requests with several bad inputs: Triton reports one of them, in the order of a hash map."""
+
+_FRAME = re.compile(r"^  (?!<repo>/|<backends>/(?!python/))[^\n]*\(\d+\): [^\n]+\n", re.MULTILINE)
+_EMPTY_BLOCK = re.compile(r"\n\nAt:\n(?!  )")
+_SIGNATURES = re.compile(
+    r"(The following argument types are supported:)\n.*?(?=\n\nAt:|\Z)", re.DOTALL
+)
+_GOT = re.compile(r"Got input\(s\) \[([^\]]*)\]")
+
+
+def comparable(text: str, any_of: Iterable[str] = ()) -> str:
+    """Return an error text without what may differ between two runs.
+
+    Of a traceback block only the frames of the user's own files are left: those
+    of the import system and of the runtime have other files and lines. The
+    given names in quotes are all made the same. Of a binding's refusal of arguments
+    the first line is left.
+    """
+    text = _EMPTY_BLOCK.sub("", _FRAME.sub("", text))
+    text = _SIGNATURES.sub(r"\1", text)
+    text = _GOT.sub(lambda m: f"Got input(s) [{','.join(sorted(m[1].split(',')))}]", text)
+    for name in any_of:
+        text = text.replace(f"'{name}'", "'one of the inputs'")
+    return text
+
+
+def exact(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    """Return a text that is equal for equal values, NaN and signed zeros included."""
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False)
