@@ -217,7 +217,7 @@ def _completed(message: Any, code: ModelCode, options: Options) -> Any:
 
 
 def _plans(code: ModelCode, settings: ModelSettings, options: Options) -> list[InstancePlan]:
-    check: Callable[[Any, Any], None] | None = None
+    check: Callable[[tuple[str, ...], int, Any], None] | None = None
     if options.strict_outputs:
         check = make_output_check(settings)
     reshapes = {o.name: o.dims for o in settings.outputs if o.reshape is not None}

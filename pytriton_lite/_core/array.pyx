@@ -21,13 +21,15 @@ cdef extern from *:
     Py_ssize_t PTL_REFCNT(PyObject *) noexcept
     PyObject *PTL_WEAKREFS(PyObject *) noexcept
 
-# With plain pointers, since both functions steal the descriptor and `obj` may be NULL.
-cdef extern from "numpy/arrayobject.h":
-    PyObject *descr_of "PyArray_DESCR"(object)  # borrowed
-    object PyArray_Empty(int, np.npy_intp *, PyObject *, int)
-    object PyArray_NewFromDescr(
-        PyObject *, PyObject *, int, np.npy_intp *, np.npy_intp *, void *, int, PyObject *
-    )
+# `new_array` steals the descriptor.
+cdef extern from *:
+    """
+    #define ptl_descr_of(array) ((PyObject *)PyArray_DESCR((PyArrayObject *)(array)))
+    #define ptl_new_array(descr, ndim, dims, strides, data, flags) \
+        PyArray_NewFromDescr(&PyArray_Type, (PyArray_Descr *)(descr), ndim, dims, strides, data, flags, NULL)
+    """
+    PyObject *descr_of "ptl_descr_of"(object)  # borrowed
+    object new_array "ptl_new_array"(PyObject *, int, np.npy_intp *, np.npy_intp *, void *, int)
 
 # numpy's limit is 32 in 1.x and 64 in 2.x.
 MAX_NDIM = 64
@@ -36,6 +38,11 @@ MAX_NDIM = 64
 # (64 bytes: 55 ns held, 389 ns released); from here on other threads gain.
 cdef enum:
     RELEASE_GIL_BYTES = 65536
+
+# Private copies up to this size are kept for the next request: making and freeing an
+# ndarray costs 130 ns, as much as copying some KiB. Larger ones are not worth their memory.
+cdef enum:
+    RECYCLED_BYTES = 16384
 
 cdef int64_t[15] _ITEM_SIZES
 cdef int[15] _TYPE_NUMBERS
@@ -115,10 +122,11 @@ cdef object private_copy(object array):
     cdef PyObject *descr
     cdef Py_ssize_t size
     if not _is_contiguous(source) or np.PyArray_TYPE(source) == np.NPY_OBJECT:
+        Py_INCREF(source)  # stolen by the next call
         return np.PyArray_NewCopy(np.PyArray_EnsureArray(source), np.NPY_CORDER)
     descr = descr_of(source)
     Py_INCREF(<object> descr)  # stolen by the next call
-    copy = PyArray_Empty(np.PyArray_NDIM(source), np.PyArray_DIMS(source), descr, 0)
+    copy = new_array(descr, np.PyArray_NDIM(source), np.PyArray_DIMS(source), NULL, NULL, 0)
     size = np.PyArray_NBYTES(source)
     cdef void *to = np.PyArray_DATA(copy)
     cdef const void *of = np.PyArray_DATA(source)
@@ -130,12 +138,32 @@ cdef object private_copy(object array):
     return copy
 
 
-cdef object reshaped(object array, int ndim, int64_t *dims):
-    """View of a C-contiguous array with other dims of the same element count."""
-    cdef np.PyArray_Dims shape
-    shape.ptr = <np.npy_intp *> dims
-    shape.len = ndim
-    return np.PyArray_Newshape(<np.ndarray> array, &shape, np.NPY_CORDER)
+cdef bint is_recyclable(object array) noexcept:
+    """Whether a `private_copy` that was given away once may be given away again.
+
+    The caller holds the only known reference; the other answers are no one's business
+    but ours: nobody can reach the memory, and nobody has changed the array's nature.
+    """
+    cdef np.ndarray nd = <np.ndarray> array
+    return (
+        is_exclusive(array, 1)
+        and np.PyArray_CHKFLAGS(nd, np.NPY_ARRAY_CARRAY)
+        and np.PyArray_NBYTES(nd) <= RECYCLED_BYTES
+    )
+
+
+cdef bint refill(object array, object source) noexcept:
+    """Copy `source` (C-contiguous, not object) over an array of the same type and dims; False if it differs."""
+    cdef np.ndarray to = <np.ndarray> array
+    cdef np.ndarray of = <np.ndarray> source
+    cdef int i, ndim = np.PyArray_NDIM(of)
+    if np.PyArray_NDIM(to) != ndim or descr_of(to) != descr_of(of):
+        return False
+    for i in range(ndim):
+        if np.PyArray_DIMS(to)[i] != np.PyArray_DIMS(of)[i]:
+            return False
+    memcpy(np.PyArray_DATA(to), np.PyArray_DATA(of), np.PyArray_NBYTES(of))
+    return True
 
 
 cdef bint is_exclusive(object array, Py_ssize_t references) noexcept:
@@ -176,9 +204,9 @@ cdef object view_of_memory(
         strides_argument = byte_strides
     cdef np.dtype descr = np.PyArray_DescrFromType(_TYPE_NUMBERS[data_type])
     Py_INCREF(descr)  # stolen by the next call
-    cdef np.ndarray array = PyArray_NewFromDescr(
-        <PyObject *> np.ndarray, <PyObject *> descr, ndim, <np.npy_intp *> dims, strides_argument,
-        data, np.NPY_ARRAY_WRITEABLE if writable else 0, NULL,
+    cdef np.ndarray array = new_array(
+        <PyObject *> descr, ndim, <np.npy_intp *> dims, strides_argument, data,
+        np.NPY_ARRAY_WRITEABLE if writable else 0,
     )
     np.PyArray_UpdateFlags(
         array,

@@ -1,5 +1,5 @@
 """The contract between the runtime and model code (see contract.pyx)."""
-from pytriton_lite._core.message cimport InferenceRequest
+from pytriton_lite._core.message cimport InferenceRequest, InferenceResponse
 
 
 cdef class Contract:
@@ -11,14 +11,14 @@ cdef class Contract:
     cdef public object namespace    # of the model's modules; for who asks whose code a thread runs
     cdef object describe            # exception -> Triton's text of it
     cdef object run_coroutine       # coroutine -> its result, on the instance's event loop
-    cdef object check_outputs       # (request, response) -> None, raises; or None
-    cdef dict output_reshapes       # name -> dims that the client sees
+    cdef object check_outputs       # (names, batch size, response) -> None, raises; or None
+    cdef dict output_reshapes       # name -> dims that the client sees; or None
     cdef bint is_batching
     cdef bint share_memory
     cdef readonly bint is_inline
 
-    cdef list run(self, list batch)
+    cdef object run(self, InferenceRequest request, Py_ssize_t holders)
     cdef object _execute(self, list requests)
-    cdef object _outcome(self, InferenceRequest request, object response, bint is_kept)
+    cdef object _outcome(self, InferenceRequest request, InferenceResponse response, Py_ssize_t held)
     cdef object _failure(self, str text, object cause)
-    cdef int _let_go(self, list batch) except -1
+    cdef int _let_go(self, InferenceRequest request, Py_ssize_t holders) except -1

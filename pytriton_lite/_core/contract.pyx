@@ -2,8 +2,8 @@
 """The contract of `execute`, written once for every home of an instance.
 
 Calls the model with a list of requests, checks what it returns in Triton's order and
-with Triton's texts, and turns every request into one outcome: an `InferenceResponse`
-for the caller or the exception to raise there. Nothing that model code does makes
+with Triton's texts, and turns the request into one outcome: an `InferenceResponse` for
+the caller or the exception to raise there. Nothing that model code does makes
 `Contract.run` raise, except a Ctrl-C of the user in inline mode.
 
 Memory: an answer is the caller's. It is handed over without a copy when nobody else
@@ -12,13 +12,14 @@ an array that only its `Tensor` holds, in a `Tensor` that only its response hold
 response that only the returned list holds, belongs to nobody else. Inputs that the
 model keeps are copied then, since the caller may reuse its own arrays from now on.
 """
+from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject
 
+import dis
 import inspect
 
 from pytriton_lite._core cimport reply
-from pytriton_lite._core.array cimport reference_count
-from pytriton_lite._core.dlpack cimport DLPackTensor
+from pytriton_lite._core.array cimport DT_BF16, reference_count
 from pytriton_lite._core.message cimport InferenceRequest, InferenceResponse, TritonError
 from pytriton_lite._core.tensor cimport Tensor
 from pytriton_lite.errors import InternalError, error_from_code
@@ -30,10 +31,27 @@ cdef extern from *:
     """
     PyObject *ptl_current_contract
 
+cdef int _RAISE = dis.opmap["RAISE_VARARGS"]
+
 
 def current_contract():
     """The `Contract` whose model code this thread is running, or None."""
     return None if ptl_current_contract == NULL else <object> ptl_current_contract
+
+
+def is_ctrl_c(error):
+    """Whether an exception is the user's Ctrl-C, and not one that the model raised itself.
+
+    The interpreter raises a Ctrl-C between two instructions; a model's own
+    KeyboardInterrupt comes from a `raise`.
+    """
+    if type(error) is not KeyboardInterrupt or error.__traceback__ is None:
+        return False
+    traceback = error.__traceback__
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code.co_code
+    return not (0 <= traceback.tb_lasti < len(code) and code[traceback.tb_lasti] == _RAISE)
 
 
 cdef class Contract:
@@ -53,7 +71,13 @@ cdef class Contract:
         Raises for a response that contradicts the configuration; None leaves outputs
         unchecked, as Triton does.
     output_reshapes
-        Dims that the client sees, for outputs with ``reshape``.
+        Dims that the client sees, for outputs with ``reshape``; None when there are none.
+    is_batching
+        Whether shapes have a batch dimension.
+    share_memory
+        Hand the model's arrays to the caller without the ownership rule above.
+    is_inline
+        The caller's thread runs the model.
     """
 
     def __init__(
@@ -78,91 +102,58 @@ cdef class Contract:
         """Drop the model object."""
         self.model = None
 
-    cdef list run(self, list batch):
-        """Run `execute` on a batch of `InferenceRequest`; one outcome per request, in order."""
-        cdef Py_ssize_t i, n = len(batch)
-        cdef list outcomes = [None] * n
-        cdef object returned, response
-        cdef list responses
-        cdef str text
-        cdef bint is_kept
+    cdef object run(self, InferenceRequest request, Py_ssize_t holders):
+        """Run `execute` on a request; its outcome, an `InferenceResponse` or an exception.
+
+        `holders` is the number of references to `request` that the runtime itself holds.
+        """
         cdef PyObject *outer = ptl_current_contract
+        cdef object returned, response
+        cdef str text
         set_current(<PyObject *> self)
         try:
-            # A list of its own for the model, which may do with it what it likes.
-            returned = self._execute(list(batch))
+            returned = self._execute([request])
         except BaseException as error:
             set_current(outer)
-            if self.is_inline and type(error) is KeyboardInterrupt and not error.args:
-                raise  # the user's Ctrl-C, not the model's exception
-            self._fail_all(outcomes, self.describe(error), error)
-            self._let_go(batch)
-            return outcomes
+            if self.is_inline and is_ctrl_c(error):
+                raise
+            self._let_go(request, holders)
+            if type(error) is _NoExecute:
+                return self._failure(str(error), None)
+            return self._failure(self.describe(error), error)
         set_current(outer)
-
-        text = self._violation(returned, n)
-        if text is not None:
-            self._fail_all(outcomes, text, None)
-            self._let_go(batch)
-            return outcomes
-        self._let_go(batch)
-        responses = <list> returned
-        # Our own name for the list is `returned` and `responses`; more means the model kept it.
-        is_kept = reference_count(<PyObject *> returned) > 2
-        for i in range(n):
-            response = responses[i]
-            outcomes[i] = self._outcome(<InferenceRequest> batch[i], response, is_kept)
-        return outcomes
+        self._let_go(request, holders)
+        if (type(returned) is list and PyList_GET_SIZE(returned) == 1
+                and type((<list> returned)[0]) is InferenceResponse):
+            response = (<list> returned)[0]
+            # Held by `response` and the list, if nobody but us holds the list.
+            return self._outcome(
+                request, <InferenceResponse> response,
+                2 if reference_count(<PyObject *> returned) == 1 else 0,
+            )
+        text = _violation(returned, 1)
+        if text is None:
+            text = (
+                "execute returned None in place of a response, but no response sender was taken that "
+                "could answer the request; real Triton would leave the client waiting for ever."
+            )
+        return self._failure(text, None)
 
     cdef object _execute(self, list requests):
-        try:
-            execute = self.model.execute
-        except AttributeError:
-            raise _NoExecute(
-                f"Python model {self.model_file} does not implement `execute` method."
-            ) from None
+        execute = getattr(self.model, "execute", None)
+        if execute is None:
+            raise _NoExecute(f"Python model {self.model_file} does not implement `execute` method.")
         returned = execute(requests)
-        if type(returned) is list or returned is None:
-            return returned
-        if inspect.iscoroutine(returned):
+        if type(returned) is not list and inspect.iscoroutine(returned):
             return self.run_coroutine(returned)
         return returned
 
-    def _violation(self, object returned, Py_ssize_t request_count):
-        """Text for a return value that breaks the contract, or None."""
-        if returned is None:
-            return (
-                "execute returned None, but no response sender was taken that could answer the "
-                "request(s); real Triton would leave the client waiting for ever."
-            )
-        if not isinstance(returned, list):
-            return f"Expected a list in the execute return, found type '{type(returned)}'."
-        if len(returned) != request_count:
-            return (
-                "Number of InferenceResponse objects do not match the number of InferenceRequest "
-                f"objects. InferenceRequest(s) size is:{request_count}, and InferenceResponse(s) "
-                f"size is:{len(returned)}\n"
-            )
-        for response in returned:
-            if type(response) is not InferenceResponse and response is not None:
-                return (
-                    "Expected an 'InferenceResponse' object in the execute function return list, "
-                    f"found type '{type(response)}'."
-                )
-        return None
-
-    cdef object _outcome(self, InferenceRequest request, object given, bint is_kept):
-        cdef InferenceResponse response
+    cdef object _outcome(self, InferenceRequest request, InferenceResponse response, Py_ssize_t held):
+        """Outcome of a response; `held` is how often the runtime holds it, 0 if the model may."""
         cdef reply.InferenceResponse answer
         cdef Tensor tensor
         cdef Py_ssize_t references
         cdef object payload
-        if given is None:
-            return self._failure(
-                "execute returned None in place of a response, but no response sender was taken that "
-                "could answer the request; real Triton would leave the client waiting for ever.", None,
-            )
-        response = <InferenceResponse> given
         if response.failure is not None:
             return error_from_code(
                 (<TritonError> response.failure).status, (<TritonError> response.failure).text,
@@ -171,18 +162,13 @@ cdef class Contract:
         response.prune(request.output_names)
         if self.check_outputs is not None:
             try:
-                self.check_outputs(request, response)
+                self.check_outputs(request.output_names, request.batch_size, response)
             except Exception as error:
                 return error
-        # Held by the returned list, by `given`, `response` and the caller's variable.
-        if is_kept or reference_count(<PyObject *> response) > 4:
-            references = 0
-        else:
-            references = 2  # of a tensor: the response's list and the loop variable
+        # A tensor is held by the response's list and the loop variable, if only we hold the response.
+        references = 2 if reference_count(<PyObject *> response) <= held else 0
         answer = reply.InferenceResponse.__new__(reply.InferenceResponse)
-        answer.names = []
-        answer.payloads = []
-        answer.type_numbers = []
+        answer.payloads = {}
         for tensor in response.tensors:
             if tensor.device is not None:
                 payload = tensor.device
@@ -193,9 +179,11 @@ cdef class Contract:
                         payload = self._reshaped(tensor.tensor_name, payload)
                     except ValueError as error:
                         return self._failure(str(error), error)
-            answer.names.append(tensor.tensor_name)
-            answer.payloads.append(payload)
-            answer.type_numbers.append(tensor.data_type)
+                if tensor.data_type == DT_BF16:
+                    if answer.bfloat16_names is None:
+                        answer.bfloat16_names = set()
+                    answer.bfloat16_names.add(tensor.tensor_name)
+            answer.payloads.setdefault(tensor.tensor_name, payload)  # sent twice: the first one counts
         answer.parameter_values = response.parameter_values
         answer.final = True
         answer.request_id = request.id
@@ -214,40 +202,62 @@ cdef class Contract:
             dims[dims.index(-1)] = payload.size // known
         elif -1 in dims:
             # Several variable dims: they are the model's variable dims, in order.
-            variable = iter([d for d in payload.shape[len(lead):]])
+            variable = iter(payload.shape[len(lead):])
             dims = [next(variable, 1) if d == -1 else d for d in dims]
         return payload.reshape(lead + dims)
-
-    def _fail_all(self, list outcomes, str text, cause):
-        # One exception object per request: each caller raises and annotates its own.
-        cdef Py_ssize_t i
-        for i in range(len(outcomes)):
-            outcomes[i] = self._failure(text, cause)
 
     cdef object _failure(self, str text, object cause):
         error = InternalError(
             f"Failed to process the request(s) for model '{self.instance_name}', message: {text}",
             model=self.model_name,
         )
-        if cause is not None and type(cause) is not _NoExecute:
+        if cause is not None:
             error.__cause__ = cause
         return error
 
-    cdef int _let_go(self, list batch) except -1:
+    cdef int _let_go(self, InferenceRequest request, Py_ssize_t holders) except -1:
         """Release the inputs; what the model kept becomes independent of the caller's memory."""
-        cdef InferenceRequest request
         cdef Tensor tensor
-        for request in batch:
-            # Held by the list, the loop variable, and the runtime's other holders.
-            if reference_count(<PyObject *> request) > 2 + request.holders:
-                for tensor in request.tensors:
-                    tensor.detach()
+        if reference_count(<PyObject *> request) > holders:
+            for tensor in request.tensors:
+                tensor.detach()
+            return 0
+        for tensor in request.tensors:
+            # Held by the list and the loop variable.
+            if reference_count(<PyObject *> tensor) > 2:
+                tensor.detach()
             else:
-                for tensor in request.tensors:
-                    if reference_count(<PyObject *> tensor) > 2:
-                        tensor.detach()
-                request.tensors = []
+                tensor.give_back()
+        request.tensors = _NO_TENSORS
         return 0
+
+
+# Requests that were answered share it; nobody can reach their list any more.
+cdef list _NO_TENSORS = []
+
+
+cdef str _violation(object returned, Py_ssize_t request_count):
+    """Text for a return value that breaks the contract, or None. Triton's order of checks."""
+    if returned is None:
+        return (
+            "execute returned None, but no response sender was taken that could answer the "
+            "request(s); real Triton would leave the client waiting for ever."
+        )
+    if not isinstance(returned, list):
+        return f"Expected a list in the execute return, found type '{type(returned)}'."
+    if len(returned) != request_count:
+        return (
+            "Number of InferenceResponse objects do not match the number of InferenceRequest "
+            f"objects. InferenceRequest(s) size is:{request_count}, and InferenceResponse(s) "
+            f"size is:{len(returned)}\n"
+        )
+    for response in returned:
+        if type(response) is not InferenceResponse and response is not None:
+            return (
+                "Expected an 'InferenceResponse' object in the execute function return list, "
+                f"found type '{type(response)}'."
+            )
+    return None
 
 
 class _NoExecute(Exception):

@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t
 
 from pytriton_lite._core.message cimport InferenceRequest
-from pytriton_lite._core.tensor cimport Tensor
+from pytriton_lite._core.tensor cimport SpareArray, Tensor
 
 
 cdef class InputEntry:
@@ -13,6 +13,7 @@ cdef class InputEntry:
     cdef tuple dims_tuple
     cdef tuple reshape              # dims that the model sees, or None
     cdef bint is_optional
+    cdef SpareArray spare
 
 
 cdef class InputSpec:

@@ -11,6 +11,7 @@ the request; Triton's own order among them is that of a hash table.
 from libc.stdint cimport int64_t
 
 import math
+import sys
 
 import numpy as np
 
@@ -18,11 +19,10 @@ from pytriton_lite._core cimport array as arrays
 from pytriton_lite._core.array cimport DT_BF16, DT_BOOL, DT_BYTES, DT_FP16, DT_INVALID, ArrayView
 from pytriton_lite._core.bytes_tensor cimport to_bytes_elements
 from pytriton_lite._core.dlpack cimport DLPackTensor
-from pytriton_lite._core.message cimport InferenceRequest
-from pytriton_lite._core.message import NO_TRACE as _NO_TRACE
+from pytriton_lite._core.message cimport NO_DETAILS, InferenceRequest, RequestDetails
 from pytriton_lite._core.reply cimport Tensor as PublicTensor
 from pytriton_lite._core.reply import Tensor as PublicTensorType
-from pytriton_lite._core.tensor cimport Tensor, input_tensor
+from pytriton_lite._core.tensor cimport SpareArray, Tensor, input_tensor
 from pytriton_lite._dtypes import BY_NUMBER
 from pytriton_lite.errors import InvalidArgumentError
 
@@ -41,7 +41,7 @@ cdef class InputEntry:
         cdef int i
         if len(dims) >= arrays.MAX_NDIM:
             raise InvalidArgumentError(f"input '{name}' has {len(dims)} dims, at most 63 are supported")
-        self.name = name
+        self.name = sys.intern(name)  # lookups by a name from model code then compare pointers
         self.data_type = data_type
         self.ndim = len(dims)
         self.dims_tuple = dims
@@ -49,6 +49,8 @@ cdef class InputEntry:
             self.dims[i] = dims[i]
         self.reshape = reshape
         self.is_optional = is_optional
+        # Object arrays are not recycled: their elements would live on.
+        self.spare = None if data_type == DT_BYTES else SpareArray()
 
 
 cdef str _joined(object values):
@@ -87,7 +89,7 @@ cdef class InputSpec:
         cdef InputEntry entry
         self.model_name = model_name
         self.max_batch_size = max_batch_size
-        self.output_names = output_names
+        self.output_names = tuple([sys.intern(name) for name in output_names])
         self.entries = entries
         self.by_name = {}
         self.required_count = 0
@@ -104,10 +106,8 @@ cdef class InputSpec:
         cdef Tensor tensor
         cdef int64_t batch = -1
         request.id = request_id
-        request.correlation = 0
         request.output_names = self.output_names
-        request.trace_context = _NO_TRACE
-        request.is_received = True
+        request.details = NO_DETAILS
         request.tensors = tensors
         if type(inputs) is dict and self.required_count <= len(<dict> inputs) <= len(self.entries):
             for name, value in (<dict> inputs).items():
@@ -131,16 +131,20 @@ cdef class InputSpec:
     ):
         """Request with everything that a caller may give; see `Model.run`."""
         cdef InferenceRequest request
+        cdef RequestDetails details
         cdef tuple names = self.output_names
         if outputs is not None:
             names = self._requested(outputs)
         request = self.build(inputs, request_id)
         request.output_names = names or self.output_names
-        request.parameter_values = parameters
-        request.correlation = correlation_id
         request.request_flags = flags
-        request.timeout_us = timeout
-        request.priority = priority
+        if parameters or correlation_id != 0 or timeout or priority:
+            details = RequestDetails()
+            details.parameters = parameters
+            details.correlation = correlation_id
+            details.timeout_us = timeout
+            details.priority = priority
+            request.details = details
         return request
 
     def _requested(self, outputs):
@@ -178,7 +182,7 @@ cdef class InputSpec:
                 return None
         if entry.reshape is not None:
             value = self._presented(entry, value)
-        return input_tensor(entry.name, value, entry.data_type, self.share_memory)
+        return input_tensor(entry.name, value, entry.data_type, entry.spare, self.share_memory)
 
     cdef object _presented(self, InputEntry entry, object wire):
         """View with the dims of ``reshape``; its -1 take the request's variable sizes in order."""
@@ -217,10 +221,10 @@ cdef class InputSpec:
     cdef Tensor _tensor(self, InputEntry entry, object wire, int data_type):
         cdef Tensor tensor
         if type(wire) is DLPackTensor:
-            tensor = input_tensor(entry.name, None, data_type, False)
+            tensor = input_tensor(entry.name, None, data_type, None, False)
             tensor.device = wire
             return tensor
-        return input_tensor(entry.name, wire, data_type, self.share_memory)
+        return input_tensor(entry.name, wire, data_type, entry.spare, self.share_memory)
 
     def _check_names(self, dict given, str prefix):
         cdef InputEntry entry

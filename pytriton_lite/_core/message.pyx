@@ -124,7 +124,19 @@ cdef class InferenceTrace:
 
 
 cdef object _DEFAULT_MEMORY = PreferredMemory(MemoryType.TRITONSERVER_MEMORY_CPU)
-NO_TRACE = InferenceTrace()
+cdef object _NO_TRACE = InferenceTrace()
+
+
+@cython.final
+cdef class RequestDetails:
+    def __cinit__(self):
+        self.correlation = 0
+        self.target_version = -1
+        self.memory = _DEFAULT_MEMORY
+        self.trace_context = _NO_TRACE
+
+
+NO_DETAILS = RequestDetails()
 
 
 cdef dict _checked_parameters(object parameters):
@@ -143,10 +155,11 @@ cdef dict _checked_parameters(object parameters):
     return dict(parameters)
 
 
-cdef str _json_of(dict parameters):
+cdef str _json_of(dict parameters, bint is_spaced):
+    # Compact in what a caller sent, with blanks in what model code made (observed on 2.51).
     if not parameters:
         return "{}"
-    return json.dumps(parameters, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(parameters, separators=None if is_spaced else (",", ":"), ensure_ascii=False)
 
 
 cdef bint _all_tensors_or_none(object tensors) except -1:
@@ -203,7 +216,7 @@ cdef class InferenceResponse:
 
     def parameters(self):
         """The parameters as JSON text."""
-        return _json_of(self.parameter_values)
+        return _json_of(self.parameter_values, True)
 
     cdef int prune(self, tuple names) except -1:
         """Drop tensors that were not asked for, in place, as Triton does."""
@@ -225,13 +238,10 @@ cdef class InferenceRequest:
     `inputs`, `requested_output_names` and `model_name` are required, so use keywords.
     """
 
-    def __cinit__(self):
-        self.holders = 1
-
     def __init__(
         self, request_id="", correlation_id=0, inputs=None, requested_output_names=None,
         model_name=None, model_version=-1, flags=0, timeout=0, preferred_memory=_DEFAULT_MEMORY,
-        trace=NO_TRACE, parameters=None, *args, **kwargs,
+        trace=_NO_TRACE, parameters=None, *args, **kwargs,
     ):
         if (
             args or kwargs
@@ -250,29 +260,32 @@ cdef class InferenceRequest:
                 model_version, flags, timeout, preferred_memory, trace, parameters, *args,
             )
             raise _with_hint(wrong_arguments("__init__", "constructor", _REQUEST, given, kwargs), kwargs)
+        cdef RequestDetails details = RequestDetails()
         self.id = text_of(request_id)
-        self.target_model = text_of(model_name)
-        self.correlation = _checked_correlation_id(correlation_id)
+        self.details = details
+        details.is_self_made = True
+        details.target_model = text_of(model_name)
+        details.correlation = _checked_correlation_id(correlation_id)
         self.tensors = list(inputs)
         for tensor in self.tensors:
             if tensor is None:
                 raise TritonModelException(
                     f"Input tensor for request with id '{self.id}' and model name "
-                    f"'{self.target_model}' should not be empty."
+                    f"'{details.target_model}' should not be empty."
                 )
         names = [text_of(name) for name in requested_output_names]
         if "" in names:
             raise TritonModelException(
                 f"Requested output name for request with id '{self.id}' and model name "
-                f"'{self.target_model}' should not be empty."
+                f"'{details.target_model}' should not be empty."
             )
         self.output_names = tuple(dict.fromkeys(names))
-        self.target_version = model_version
+        details.target_version = model_version
         self.request_flags = flags
-        self.timeout_us = timeout
-        self.memory = preferred_memory
-        self.trace_context = trace
-        self.parameter_values = _checked_parameters(parameters)
+        details.timeout_us = timeout
+        details.memory = preferred_memory
+        details.trace_context = trace
+        details.parameters = _checked_parameters(parameters)
 
     def inputs(self):
         """The input tensors as a new list."""
@@ -284,7 +297,7 @@ cdef class InferenceRequest:
 
     def correlation_id(self):
         """Sequence id, int or str; 0 when the request has none."""
-        return self.correlation
+        return self.details.correlation
 
     def flags(self):
         """Sequence flags: 1 start, 2 end."""
@@ -299,13 +312,11 @@ cdef class InferenceRequest:
 
     def timeout(self):
         """Timeout of the request in microseconds; 0 when it has none."""
-        return self.timeout_us
+        return self.details.timeout_us
 
     def parameters(self):
         """The client's parameters as compact JSON text, ``"{}"`` when there are none."""
-        if self.parameter_text is None:
-            self.parameter_text = _json_of(self.parameter_values)
-        return self.parameter_text
+        return _json_of(self.details.parameters, self.details.is_self_made)
 
     def requested_output_names(self):
         """Names of the outputs to send, as a new set; all outputs when the client named none."""
@@ -313,7 +324,7 @@ cdef class InferenceRequest:
 
     def trace(self):
         """The `InferenceTrace` of the request."""
-        return self.trace_context
+        return self.details.trace_context
 
     def is_cancelled(self):
         """Whether the caller gave up the request. False for a request made by model code,

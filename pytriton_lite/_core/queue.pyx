@@ -15,6 +15,7 @@ import logging
 import os
 
 from pytriton_lite._core.message cimport InferenceRequest
+from pytriton_lite._core.reply cimport InferenceResponse
 from pytriton_lite._core.sync cimport *
 from pytriton_lite.errors import (
     CancelledError, InternalError, RequestTimeoutError, UnavailableError, UnsupportedError,
@@ -52,9 +53,9 @@ cdef class CallSlot:
         self.node.word = PTL_QUEUED
 
     cdef object result(self):
-        if isinstance(self.outcome, BaseException):
-            raise self.outcome
-        return self.outcome
+        if type(self.outcome) is InferenceResponse:
+            return self.outcome
+        raise self.outcome
 
     def get(self):
         """The outcome of a finished slot: an InferenceResponse, or an exception object."""
@@ -136,7 +137,6 @@ cdef class RequestQueue:
             raise self._forked_error()
         slot = CallSlot.__new__(CallSlot)
         slot.request = request
-        request.holders = 2  # the slot and this call
         slot.node.thread_waits = True
         Py_INCREF(slot)  # the queue's
         with nogil:
@@ -162,13 +162,16 @@ cdef class RequestQueue:
         cdef int woken
         cdef uint32_t word
         cdef Executor executor
+        cdef InferenceRequest request
         while True:
             word = ptl_load(&slot.node.word)
             if word == PTL_DONE:
                 return slot.result()
             if word == PTL_LEAD:
                 executor = <Executor> slot.node.executor
-                return self._lead(executor, slot.request)
+                request = slot.request
+                slot.request = None
+                return self._lead(executor, request)
             with nogil:
                 woken = ptl_sleep(&slot.node.word, word, deadline_ns)
             if woken == PTL_INTERRUPTED:
@@ -278,7 +281,6 @@ cdef class RequestQueue:
             raise self._closed_error()
         slot = CallSlot.__new__(CallSlot)
         slot.request = request
-        request.holders = 2
         slot.node.thread_waits = True
         Py_INCREF(slot)
         state = ptl_push_or_acquire(&self.queue, &slot.node, &worker)
@@ -291,15 +293,14 @@ cdef class RequestQueue:
 
     cdef object _lead(self, Executor executor, InferenceRequest request):
         """Run one request on an instance that this thread holds, then those who queued meanwhile."""
-        cdef list batch = [request]
         cdef object outcome
         try:
-            outcome = executor.contract.run(batch)[0]
+            outcome = executor.contract.run(request, 1)  # held by the call that made it
         finally:
             self._run_others(executor)
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
+        if type(outcome) is InferenceResponse:
+            return outcome
+        raise outcome
 
     cdef object _run_others(self, Executor executor):
         cdef ptl_node *node
@@ -323,10 +324,12 @@ cdef class RequestQueue:
 
     cdef object _run_slot(self, Executor executor, CallSlot slot):
         cdef object outcome
+        cdef InferenceRequest request = slot.request
         if not ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
             return  # cancelled while it waited: it never reaches the model
         try:
-            outcome = executor.contract.run([slot.request])[0]
+            # Held by the slot, the variable here, and the call that waits, if one does.
+            outcome = executor.contract.run(request, 2 + slot.node.thread_waits)
         except BaseException as error:
             # A Ctrl-C while this thread led for another caller: that caller is told.
             outcome = CancelledError(
@@ -355,6 +358,8 @@ cdef class RequestQueue:
         cdef ptl_node *node
         cdef uint32_t *to_wake = NULL
         cdef CallSlot slot = None, done = None
+        cdef InferenceRequest request
+        cdef object outcome
         self.executors.append(executor)
         self.queue.worker_count += 1
         while True:
@@ -371,10 +376,13 @@ cdef class RequestQueue:
             Py_DECREF(slot)  # the queue's reference is ours now, in `slot`
             if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
                 executor.running = slot
-                if _finish(slot, _run_one(executor.contract, slot.request)):
+                request = slot.request
+                outcome = _run(executor.contract, request, 2 + slot.node.thread_waits)
+                request = None
+                if _finish(slot, outcome):
                     to_wake = &slot.node.word
                     done = slot  # keeps the word alive until it is woken
-                executor.running = None
+                executor.running = outcome = None
             slot = None
 
     def close(self):
@@ -445,10 +453,9 @@ cdef class RequestQueue:
         )
 
 
-cdef object _run_one(Contract contract, InferenceRequest request):
-    cdef list batch = [request]
+cdef object _run(Contract contract, InferenceRequest request, Py_ssize_t holders):
     try:
-        return contract.run(batch)[0]
+        return contract.run(request, holders)
     except BaseException as error:
         failure = InternalError(
             f"defect in pytriton_lite while running instance '{contract.instance_name}', please "

@@ -7,9 +7,8 @@ cdef class Tensor:
 
 
 cdef class InferenceResponse:
-    cdef list names                 # of str, in the model's order
-    cdef list payloads              # as Tensor.payload
-    cdef list type_numbers          # of int
+    cdef dict payloads              # name -> as Tensor.payload, in the model's order
+    cdef set bfloat16_names         # payloads that are the bits of BF16 as uint16; or None
     cdef dict tensors               # name -> Tensor, made when first asked for
     cdef dict parameter_values      # or None
     cdef readonly object error      # TritonError or None
@@ -19,6 +18,7 @@ cdef class InferenceResponse:
     cdef readonly long model_version
 
     cdef dict arrays(self)
+    cdef int type_number_of(self, str name)
 
 
 cdef Tensor make_tensor(object payload, int type_number)

@@ -229,38 +229,44 @@ cdef class InferenceResponse:
 
     @property
     def outputs(self):
-        cdef Py_ssize_t i
         if self.tensors is None:
-            self.tensors = {}
-            for i in range(len(self.names)):
-                if self.names[i] not in self.tensors:
-                    self.tensors[self.names[i]] = make_tensor(self.payloads[i], self.type_numbers[i])
+            self.tensors = {
+                name: make_tensor(payload, self.type_number_of(name))
+                for name, payload in self.payloads.items()
+            }
         return self.tensors
 
     @property
     def parameters(self):
         return {} if self.parameter_values is None else self.parameter_values
 
+    cdef int type_number_of(self, str name):
+        cdef ArrayView view
+        payload = self.payloads[name]
+        if type(payload) is DLPackTensor:
+            return (<DLPackTensor> payload).data_type
+        if self.bfloat16_names is not None and name in self.bfloat16_names:
+            return DT_BF16
+        arrays.describe(payload, &view)
+        return view.data_type
+
     cdef dict arrays(self):
-        cdef dict result = {}
-        cdef Py_ssize_t i
-        for i in range(len(self.names)):
-            if self.names[i] not in result:
-                result[self.names[i]] = array_of(self.payloads[i], self.type_numbers[i], self.names[i])
-        return result
+        for payload in self.payloads.values():
+            if self.bfloat16_names is not None or type(payload) is DLPackTensor:
+                return {name: self[name] for name in self.payloads}
+        return self.payloads
 
     def to_dict(self):
-        """Outputs as ndarrays by name."""
-        return self.arrays()
+        """Outputs as ndarrays by name; a new dict."""
+        return dict(self.arrays())
 
     def __getitem__(self, str name):
-        cdef Py_ssize_t i
-        for i in range(len(self.names)):
-            if self.names[i] == name:
-                return array_of(self.payloads[i], self.type_numbers[i], name)
-        raise KeyError(
-            f"response of model '{self.model_name}' has no output '{name}', only {list(self.names)}"
-        )
+        payload = self.payloads.get(name)
+        if payload is None:
+            raise KeyError(
+                f"response of model '{self.model_name}' has no output '{name}', only {list(self.payloads)}"
+            )
+        return array_of(payload, self.type_number_of(name), name)
 
     def __repr__(self):
         if self.error is not None:
@@ -271,9 +277,7 @@ cdef class InferenceResponse:
 def error_response(error, str request_id, str model_name, long model_version):
     """Response that carries `error`, for callers who asked not to have it raised."""
     cdef InferenceResponse made = InferenceResponse.__new__(InferenceResponse)
-    made.names = []
-    made.payloads = []
-    made.type_numbers = []
+    made.payloads = {}
     made.error = error
     made.final = True
     made.request_id = request_id

@@ -65,6 +65,11 @@ cdef tuple _CONSTRUCTOR = (
 )
 
 
+@cython.final
+cdef class SpareArray:
+    """Place for one private copy of an input between two requests."""
+
+
 @cython.freelist(64)
 @cython.final
 cdef class Tensor:
@@ -155,7 +160,19 @@ cdef class Tensor:
                 "Tensor dtype is BF16 and cannot be converted to NumPy. "
                 "Use to_dlpack() and from_dlpack() instead."
             )
+        if self.spare is not None and self.spare.array is not None:
+            array = self.spare.array
+            self.spare.array = None
+            if arrays.refill(array, self.wire):
+                self.shown = array
+                return
         self.shown = arrays.private_copy(self.wire)
+
+    cdef int give_back(self) except -1:
+        """The request is over and only the runtime holds this tensor: recycle the private copy."""
+        if self.spare is not None and self.shown is not None and arrays.is_recyclable(self.shown):
+            self.spare.array = self.shown
+        return 0
 
     def triton_dtype(self):
         """Number of the data type in `inference.DataType`; on Triton this method always raises."""
@@ -295,13 +312,15 @@ cdef object _capsule_of(object source):
     return produce(source, stream=None)
 
 
-cdef Tensor input_tensor(str name, object wire, int data_type, bint share):
+cdef Tensor input_tensor(str name, object wire, int data_type, SpareArray spare, bint share):
     """Tensor over the caller's array. With `share`, model code sees that array itself."""
     cdef Tensor made = Tensor.__new__(Tensor)
     made.tensor_name = name
     made.wire = wire
     made.data_type = data_type
     made.is_foreign = True
-    if share and data_type != DT_BF16:
+    if not share:
+        made.spare = spare
+    elif data_type != DT_BF16:
         made.shown = wire
     return made

@@ -67,7 +67,7 @@ class InstancePlan:
     config_json: str
     is_batching: bool
     share_memory: bool
-    check_outputs: Callable[[Any, Any], None] | None
+    check_outputs: Callable[[tuple[str, ...], int, Any], None] | None
     output_reshapes: dict[str, tuple[int, ...]] | None
 
 

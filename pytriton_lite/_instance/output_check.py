@@ -10,8 +10,8 @@ from pytriton_lite._dtypes import BY_NUMBER
 from pytriton_lite.errors import InternalError
 
 
-def make_output_check(settings: ModelSettings) -> Callable[[Any, Any], None]:
-    """Make the check of one model version: ``check(request, response)`` raises InternalError.
+def make_output_check(settings: ModelSettings) -> Callable[[tuple[str, ...], int, Any], None]:
+    """Make the check of one model version: ``check(requested names, batch size, response)`` raises InternalError.
 
     Checked are that every requested output is there, once, and the data type, rank, dims
     and batch size of each. `response` has been pruned to the requested outputs, so an
@@ -23,18 +23,17 @@ def make_output_check(settings: ModelSettings) -> Callable[[Any, Any], None]:
     def fail(text: str) -> None:
         raise InternalError(f"{text} (strict_outputs)", model=settings.name)
 
-    def check(request: Any, response: Any) -> None:
+    def check(requested: tuple[str, ...], batch_size: int, response: Any) -> None:
         tensors = response.output_tensors()
         names = [tensor.name() for tensor in tensors]
-        for name in sorted(request.requested_output_names()):
+        for name in requested:
             if names.count(name) != 1:
                 fail(
                     f"model '{settings.name}' sent output '{name}' {names.count(name)} times, "
                     "expected once"
                 )
-        batch = request.batch_size or None
         for tensor in tensors:
-            _check_one(settings.name, by_name[tensor.name()], tensor, is_batching, batch, fail)
+            _check_one(settings.name, by_name[tensor.name()], tensor, is_batching, batch_size, fail)
 
     return check
 
@@ -44,7 +43,7 @@ def _check_one(
     output: TensorSettings,
     tensor: Any,
     is_batching: bool,
-    batch: int | None,
+    batch_size: int,
     fail: Callable[[str], None],
 ) -> None:
     where = f"output '{output.name}' of model '{model_name}'"
@@ -57,5 +56,5 @@ def _check_one(
         w not in (-1, got) for w, got in zip(wanted, shape, strict=True)
     ):
         fail(f"{where} has shape {list(shape)}, config wants {wanted}")
-    if batch is not None and shape[0] != batch:
-        fail(f"{where} has batch size {shape[0]}, the request has {batch}")
+    if batch_size and shape[0] != batch_size:
+        fail(f"{where} has batch size {shape[0]}, the request has {batch_size}")

@@ -191,7 +191,7 @@ class Client:
         finally:
             connection.close()
 
-    def get_json(self, path: str) -> Any:  # noqa: ANN401 - any JSON value
+    def get_json(self, path: str) -> Any:
         """Return the document at a path, paths in it normalised."""
         return json.loads(self._normalise(self.call(path)[1].decode()))
 

@@ -100,7 +100,7 @@ class Loaded:
             ],
         }
 
-    def _element(self, value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    def _element(self, value: Any) -> Any:
         if not isinstance(value, bytes):
             return value
         item = readable(value)

@@ -87,7 +87,6 @@ PROBES: dict[str, str] = {
     "tensor_sum": "Tensor('x', ones().sum())",
     "tensor_memoryview": "Tensor('x', memoryview(ones()))",
     "tensor_masked": "Tensor('x', np.ma.masked_array(ones(), [0, 1]))",
-    "tensor_matrix": "Tensor('x', np.matrix([[1.0]])).shape()",
     "tensor_recarray": "Tensor('x', np.zeros(2).view(np.recarray)).shape()",
     "tensor_subclass": """
 class A(np.ndarray):

@@ -1,0 +1,1 @@
+# Nothing here is for Python: `array` serves the other compiled modules through array.pxd.

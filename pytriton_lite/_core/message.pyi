@@ -1,0 +1,103 @@
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Final, NoReturn, final
+
+from pytriton_lite._core.tensor import Tensor
+
+class ErrorCodeValue(IntEnum):
+    UNKNOWN = 0
+    INTERNAL = 1
+    NOT_FOUND = 2
+    INVALID_ARG = 3
+    UNAVAILABLE = 4
+    UNSUPPORTED = 5
+    ALREADY_EXISTS = 6
+    CANCELLED = 7
+
+class MemoryType(IntEnum):
+    TRITONSERVER_MEMORY_GPU = 0
+    TRITONSERVER_MEMORY_CPU = 1
+
+@final
+class TritonError:
+    UNKNOWN: Final = ErrorCodeValue.UNKNOWN
+    INTERNAL: Final = ErrorCodeValue.INTERNAL
+    NOT_FOUND: Final = ErrorCodeValue.NOT_FOUND
+    INVALID_ARG: Final = ErrorCodeValue.INVALID_ARG
+    UNAVAILABLE: Final = ErrorCodeValue.UNAVAILABLE
+    UNSUPPORTED: Final = ErrorCodeValue.UNSUPPORTED
+    ALREADY_EXISTS: Final = ErrorCodeValue.ALREADY_EXISTS
+    CANCELLED: Final = ErrorCodeValue.CANCELLED
+    def __init__(self, message: str | bytes, code: ErrorCodeValue = ...) -> None: ...
+    def message(self) -> str: ...
+    def code(self) -> ErrorCodeValue: ...
+
+@final
+class PreferredMemory:
+    def __init__(self, preferred_memory_type: MemoryType, preferred_device_id: int = 0) -> None: ...
+    @property
+    def _type(self) -> MemoryType: ...
+    @property
+    def _device_id(self) -> int: ...
+
+@final
+class InferenceTrace:
+    def get_context(self) -> str | None: ...
+
+NO_TRACE: InferenceTrace
+
+@final
+class InferenceResponse:
+    def __init__(
+        self,
+        output_tensors: list[Tensor] | tuple[Tensor, ...] = (),
+        error: TritonError | None = None,
+        parameters: Mapping[str, bool | int | str] | None = None,
+    ) -> None: ...
+    def output_tensors(self) -> list[Tensor]: ...
+    def has_error(self) -> bool: ...
+    def error(self) -> TritonError | None: ...
+    def parameters(self) -> str: ...
+
+@final
+class InferenceRequest:
+    # `inputs`, `requested_output_names` and `model_name` are required; Triton's signature puts
+    # arguments with defaults before them, which only keywords can express.
+    def __init__(
+        self,
+        request_id: str | bytes = "",
+        correlation_id: int | str = 0,
+        *,
+        inputs: list[Tensor] | tuple[Tensor, ...],
+        requested_output_names: list[str] | tuple[str, ...],
+        model_name: str | bytes,
+        model_version: int = -1,
+        flags: int = 0,
+        timeout: int = 0,
+        preferred_memory: PreferredMemory = ...,
+        trace: InferenceTrace = ...,
+        parameters: Mapping[str, bool | int | str] | None = None,
+    ) -> None: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def priority(self) -> int: ...
+    def inputs(self) -> list[Tensor]: ...
+    def request_id(self) -> str: ...
+    def correlation_id(self) -> int | str: ...
+    def flags(self) -> int: ...
+    def set_flags(self, flags: int) -> None: ...
+    def timeout(self) -> int: ...
+    def parameters(self) -> str: ...
+    def requested_output_names(self) -> set[str]: ...
+    def trace(self) -> InferenceTrace: ...
+    def is_cancelled(self) -> bool: ...
+    def get_response_sender(self) -> NoReturn: ...
+    def set_release_flags(self, flags: int, /) -> NoReturn: ...
+    def exec(self, decoupled: bool = False) -> NoReturn: ...
+    def async_exec(self, decoupled: bool = False) -> NoReturn: ...
+
+def get_input_tensor_by_name(inference_request: InferenceRequest, name: str) -> Tensor | None: ...
+def get_output_tensor_by_name(
+    inference_response: InferenceResponse, name: str
+) -> Tensor | None: ...
