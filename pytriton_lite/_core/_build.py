@@ -25,5 +25,7 @@ class BuildExt(build_ext):
     def finalize_options(self) -> None:
         super().finalize_options()
         self.include_dirs.append(np.get_include())
+        for extension in self.extensions:
+            extension.extra_compile_args += ["-O3", "-fno-plt"]
         self.define = [*(self.define or []), ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
         self.parallel = self.parallel or os.cpu_count()

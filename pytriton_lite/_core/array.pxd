@@ -37,7 +37,7 @@ cdef Py_ssize_t reference_count(PyObject *thing) noexcept
 cdef int64_t item_size(int data_type) noexcept nogil
 cdef bint describe(object array, ArrayView *view) noexcept
 cdef object private_copy(object array)
-cdef bint is_recyclable(object array) noexcept
+cdef bint is_recyclable(object array, Py_ssize_t references) noexcept
 cdef bint refill(object array, object source) noexcept
 cdef bint is_exclusive(object array, Py_ssize_t references) noexcept
 cdef object view_of_memory(

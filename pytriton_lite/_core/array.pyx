@@ -138,17 +138,12 @@ cdef object private_copy(object array):
     return copy
 
 
-cdef bint is_recyclable(object array) noexcept:
-    """Whether a `private_copy` that was given away once may be given away again.
-
-    The caller holds the only known reference; the other answers are no one's business
-    but ours: nobody can reach the memory, and nobody has changed the array's nature.
-    """
-    cdef np.ndarray nd = <np.ndarray> array
+cdef bint is_recyclable(object array, Py_ssize_t references) noexcept:
+    """Whether a `private_copy` may be given out again: it is exclusive, and still of that nature."""
     return (
-        is_exclusive(array, 1)
-        and np.PyArray_CHKFLAGS(nd, np.NPY_ARRAY_CARRAY)
-        and np.PyArray_NBYTES(nd) <= RECYCLED_BYTES
+        is_exclusive(array, references)
+        and np.PyArray_CHKFLAGS(<np.ndarray> array, np.NPY_ARRAY_CARRAY)
+        and np.PyArray_NBYTES(<np.ndarray> array) <= RECYCLED_BYTES
     )
 
 

@@ -83,9 +83,10 @@ cdef class ModelCalls:
             No answer within `timeout_s`.
         """
         cdef ServedVersion served = self.served()
-        cdef InferenceRequest request = served.spec.build(inputs, "")
-        cdef InferenceResponse response = _call(served, request, timeout_s)
-        return response.arrays()
+        outcome = _call(served, served.spec.build(inputs, ""), timeout_s, True)
+        if type(outcome) is dict:
+            return outcome
+        return (<InferenceResponse> outcome).arrays()
 
     def _prepare(self, inputs, options):
         """(served version, pb request) of a call with options."""
@@ -93,10 +94,10 @@ cdef class ModelCalls:
         return served, served.spec.request(inputs, **options)
 
     def _run(self, ServedVersion served, InferenceRequest request, timeout_s):
-        return _call(served, request, timeout_s)
+        return _call(served, request, timeout_s, False)
 
 
-cdef InferenceResponse _call(ServedVersion served, InferenceRequest request, object timeout_s):
+cdef object _call(ServedVersion served, InferenceRequest request, object timeout_s, bint wants_arrays):
     cdef int64_t deadline_ns = 0
     if timeout_s is not None:
         deadline_ns = ptl_now_ns() + <int64_t> (<double> timeout_s * 1e9)
@@ -106,4 +107,4 @@ cdef InferenceResponse _call(ServedVersion served, InferenceRequest request, obj
             "call would block: await async_run(), or load it with execution='thread'",
             model=served.model_name,
         )
-    return <InferenceResponse> served.queue.call(request, deadline_ns)
+    return served.queue.call(request, deadline_ns, wants_arrays)

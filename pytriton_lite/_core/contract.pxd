@@ -17,8 +17,10 @@ cdef class Contract:
     cdef bint share_memory
     cdef readonly bint is_inline
 
-    cdef object run(self, InferenceRequest request, Py_ssize_t holders)
+    cdef object run(self, InferenceRequest request, Py_ssize_t holders, bint wants_arrays)
     cdef object _execute(self, list requests)
-    cdef object _outcome(self, InferenceRequest request, InferenceResponse response, Py_ssize_t held)
+    cdef object _outcome(
+        self, InferenceRequest request, InferenceResponse response, Py_ssize_t held, bint wants_arrays
+    )
     cdef object _failure(self, str text, object cause)
     cdef int _let_go(self, InferenceRequest request, Py_ssize_t holders) except -1

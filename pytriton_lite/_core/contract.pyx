@@ -27,7 +27,7 @@ from pytriton_lite.errors import InternalError, error_from_code
 cdef extern from *:
     """
     /* The contract that the current thread is running, for code that asks "whose model am I in". */
-    static __thread PyObject *ptl_current_contract = NULL;
+    static __thread PyObject *ptl_current_contract __attribute__((tls_model("initial-exec"))) = NULL;
     """
     PyObject *ptl_current_contract
 
@@ -102,10 +102,11 @@ cdef class Contract:
         """Drop the model object."""
         self.model = None
 
-    cdef object run(self, InferenceRequest request, Py_ssize_t holders):
+    cdef object run(self, InferenceRequest request, Py_ssize_t holders, bint wants_arrays):
         """Run `execute` on a request; its outcome, an `InferenceResponse` or an exception.
 
         `holders` is the number of references to `request` that the runtime itself holds.
+        With `wants_arrays` the outcome may also be the dict of arrays by name.
         """
         cdef PyObject *outer = ptl_current_contract
         cdef object returned, response
@@ -129,7 +130,7 @@ cdef class Contract:
             # Held by `response` and the list, if nobody but us holds the list.
             return self._outcome(
                 request, <InferenceResponse> response,
-                2 if reference_count(<PyObject *> returned) == 1 else 0,
+                2 if reference_count(<PyObject *> returned) == 1 else 0, wants_arrays,
             )
         text = _violation(returned, 1)
         if text is None:
@@ -140,17 +141,26 @@ cdef class Contract:
         return self._failure(text, None)
 
     cdef object _execute(self, list requests):
-        execute = getattr(self.model, "execute", None)
-        if execute is None:
-            raise _NoExecute(f"Python model {self.model_file} does not implement `execute` method.")
-        returned = execute(requests)
+        try:
+            returned = self.model.execute(requests)
+        except AttributeError:
+            if hasattr(self.model, "execute"):
+                raise
+            raise _NoExecute(
+                f"Python model {self.model_file} does not implement `execute` method."
+            ) from None
         if type(returned) is not list and inspect.iscoroutine(returned):
             return self.run_coroutine(returned)
         return returned
 
-    cdef object _outcome(self, InferenceRequest request, InferenceResponse response, Py_ssize_t held):
+    cdef object _outcome(
+        self, InferenceRequest request, InferenceResponse response, Py_ssize_t held, bint wants_arrays
+    ):
         """Outcome of a response; `held` is how often the runtime holds it, 0 if the model may."""
         cdef reply.InferenceResponse answer
+        cdef dict payloads = {}
+        cdef set bfloat16_names = None
+        cdef bint is_plain = wants_arrays
         cdef Tensor tensor
         cdef Py_ssize_t references
         cdef object payload
@@ -167,11 +177,10 @@ cdef class Contract:
                 return error
         # A tensor is held by the response's list and the loop variable, if only we hold the response.
         references = 2 if reference_count(<PyObject *> response) <= held else 0
-        answer = reply.InferenceResponse.__new__(reply.InferenceResponse)
-        answer.payloads = {}
         for tensor in response.tensors:
             if tensor.device is not None:
                 payload = tensor.device
+                is_plain = False
             else:
                 payload = tensor.hand_over(references, self.share_memory)
                 if self.output_reshapes is not None and tensor.tensor_name in self.output_reshapes:
@@ -180,10 +189,16 @@ cdef class Contract:
                     except ValueError as error:
                         return self._failure(str(error), error)
                 if tensor.data_type == DT_BF16:
-                    if answer.bfloat16_names is None:
-                        answer.bfloat16_names = set()
-                    answer.bfloat16_names.add(tensor.tensor_name)
-            answer.payloads.setdefault(tensor.tensor_name, payload)  # sent twice: the first one counts
+                    is_plain = False
+                    if bfloat16_names is None:
+                        bfloat16_names = set()
+                    bfloat16_names.add(tensor.tensor_name)
+            payloads.setdefault(tensor.tensor_name, payload)  # sent twice: the first one counts
+        if is_plain:
+            return payloads
+        answer = reply.InferenceResponse.__new__(reply.InferenceResponse)
+        answer.payloads = payloads
+        answer.bfloat16_names = bfloat16_names
         answer.parameter_values = response.parameter_values
         answer.final = True
         answer.request_id = request.id

@@ -23,6 +23,7 @@ cdef class InputSpec:
     cdef list entries
     cdef dict by_name
     cdef int required_count
+    cdef int total_count
     cdef bint share_memory
 
     cdef InferenceRequest build(self, object inputs, str request_id)

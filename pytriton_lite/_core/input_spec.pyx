@@ -8,6 +8,7 @@ wrong, finds the fault in Triton's order of checks and words it as Triton does
 size, then data type, shape and size of each input. Inputs are checked in the order of
 the request; Triton's own order among them is that of a hash table.
 """
+from cpython.list cimport PyList_GET_ITEM
 from libc.stdint cimport int64_t
 
 import math
@@ -93,6 +94,7 @@ cdef class InputSpec:
         self.entries = entries
         self.by_name = {}
         self.required_count = 0
+        self.total_count = len(entries)
         self.share_memory = share_memory
         for entry in entries:
             self.by_name.setdefault(entry.name, entry)
@@ -101,26 +103,33 @@ cdef class InputSpec:
     cdef InferenceRequest build(self, object inputs, str request_id):
         """Request with all outputs asked for and no parameters."""
         cdef InferenceRequest request = InferenceRequest.__new__(InferenceRequest)
-        cdef list tensors = []
+        cdef list tensors
         cdef InputEntry entry
         cdef Tensor tensor
         cdef int64_t batch = -1
+        cdef Py_ssize_t i = 0, count
         request.id = request_id
         request.output_names = self.output_names
         request.details = NO_DETAILS
-        request.tensors = tensors
-        if type(inputs) is dict and self.required_count <= len(<dict> inputs) <= len(self.entries):
+        count = len(<dict> inputs) if type(inputs) is dict else -1
+        if self.required_count <= count <= self.total_count:
+            tensors = [None] * count
             for name, value in (<dict> inputs).items():
-                entry = self.by_name.get(name)
-                if entry is None:
-                    break
+                # Most callers name the inputs in the order of the configuration.
+                entry = <InputEntry> <object> PyList_GET_ITEM(self.entries, i)
+                if entry.name is not name:
+                    entry = self.by_name.get(name)
+                    if entry is None:
+                        break
                 tensor = self._wrap(entry, value, &batch)
                 if tensor is None:
                     break
-                tensors.append(tensor)
+                tensors[i] = tensor
+                i += 1
             else:
                 if batch > 0:
                     request.batch_size = batch
+                request.tensors = tensors
                 return request
         request.tensors = self._build_slowly(inputs, request_id, request)
         return request

@@ -1,6 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True
 """Requests, responses and error values that model code sees: `pb_utils.Inference*`, `TritonError`."""
 cimport cython
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 
 from enum import IntEnum
 import json
@@ -94,6 +95,15 @@ cdef class TritonError:
         return self.status
 
 
+cdef bint _is_among(str name, tuple names) except -1:
+    cdef Py_ssize_t i
+    for i in range(PyTuple_GET_SIZE(names)):
+        # Names of the configuration are interned, and so are literals in model code.
+        if <object> PyTuple_GET_ITEM(names, i) is name:
+            return True
+    return name in names
+
+
 @cython.final
 cdef class PreferredMemory:
     """Where a BLS request wants its outputs: ``PreferredMemory(type, device_id=0)``."""
@@ -171,8 +181,10 @@ cdef bint _all_tensors_or_none(object tensors) except -1:
     return True
 
 
+# Requests and responses hold tensors and plain values only, so no cycle can lead through them.
 @cython.freelist(64)
 @cython.final
+@cython.no_gc
 cdef class InferenceResponse:
     """One response: ``InferenceResponse(output_tensors=[], error=None, parameters=None)``.
 
@@ -222,7 +234,7 @@ cdef class InferenceResponse:
         """Drop tensors that were not asked for, in place, as Triton does."""
         cdef Tensor tensor
         for tensor in self.tensors:
-            if tensor.tensor_name not in names:
+            if not _is_among(tensor.tensor_name, names):
                 self.tensors = [t for t in self.tensors if (<Tensor> t).tensor_name in names]
                 return 0
         return 0
@@ -230,6 +242,7 @@ cdef class InferenceResponse:
 
 @cython.freelist(64)
 @cython.final
+@cython.no_gc
 cdef class InferenceRequest:
     """A request: what `execute` receives, and what BLS sends.
 
@@ -396,9 +409,8 @@ def get_input_tensor_by_name(inference_request, name):
     cdef Tensor tensor
     if type(inference_request) is InferenceRequest:
         for tensor in (<InferenceRequest> inference_request).tensors:
-            if tensor.tensor_name == name:
+            if tensor.tensor_name is name:  # both are interned as a rule
                 return tensor
-        return None
     return _first_named(inference_request.inputs(), name)
 
 

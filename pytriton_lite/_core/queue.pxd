@@ -9,7 +9,8 @@ from pytriton_lite._core.sync cimport ptl_node, ptl_queue, ptl_worker
 cdef class CallSlot:
     cdef ptl_node node
     cdef InferenceRequest request
-    cdef object outcome             # InferenceResponse, or the exception to raise
+    cdef object outcome             # InferenceResponse, dict if `wants_arrays`, or the exception to raise
+    cdef bint wants_arrays          # a dict of arrays is answer enough
     cdef object notify              # called with the slot when done; None when a thread waits
 
     cdef object result(self)
@@ -28,9 +29,9 @@ cdef class RequestQueue:
     cdef list executors
     cdef int generation             # of the process: a forked child has no worker threads
 
-    cdef object call(self, InferenceRequest request, int64_t deadline_ns)
-    cdef object _call_inline(self, InferenceRequest request, int64_t deadline_ns)
-    cdef object _lead(self, Executor executor, InferenceRequest request)
+    cdef object call(self, InferenceRequest request, int64_t deadline_ns, bint wants_arrays)
+    cdef object _call_inline(self, InferenceRequest request, int64_t deadline_ns, bint wants_arrays)
+    cdef object _lead(self, Executor executor, InferenceRequest request, bint wants_arrays)
     cdef object _run_others(self, Executor executor)
     cdef object _run_slot(self, Executor executor, CallSlot slot)
     cdef object _wait(self, CallSlot slot, int64_t deadline_ns)

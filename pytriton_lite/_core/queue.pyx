@@ -53,7 +53,7 @@ cdef class CallSlot:
         self.node.word = PTL_QUEUED
 
     cdef object result(self):
-        if type(self.outcome) is InferenceResponse:
+        if type(self.outcome) is dict or type(self.outcome) is InferenceResponse:
             return self.outcome
         raise self.outcome
 
@@ -104,9 +104,6 @@ cdef class RequestQueue:
     def __cinit__(self):
         ptl_queue_init(&self.queue)
 
-    def __dealloc__(self):
-        ptl_queue_free(&self.queue)
-
     def __init__(self, str model_name, *, bint is_inline):
         self.model_name = model_name
         self.is_inline = is_inline
@@ -125,19 +122,20 @@ cdef class RequestQueue:
 
     # -- callers -----------------------------------------------------------------------
 
-    cdef object call(self, InferenceRequest request, int64_t deadline_ns):
+    cdef object call(self, InferenceRequest request, int64_t deadline_ns, bint wants_arrays):
         """Run a request and wait for its answer; raises the outcome when it is an exception."""
         cdef CallSlot slot
         cdef ptl_worker *rung = NULL
         cdef int refused, woken = PTL_WOKEN
         cdef uint32_t word
         if self.is_inline:
-            return self._call_inline(request, deadline_ns)
+            return self._call_inline(request, deadline_ns, wants_arrays)
         if self.generation != ptl_process_generation:
             raise self._forked_error()
         slot = CallSlot.__new__(CallSlot)
         slot.request = request
         slot.node.thread_waits = True
+        slot.wants_arrays = wants_arrays
         Py_INCREF(slot)  # the queue's
         with nogil:
             refused = ptl_push(&self.queue, &slot.node, &slot.node, 1, &rung)
@@ -171,7 +169,7 @@ cdef class RequestQueue:
                 executor = <Executor> slot.node.executor
                 request = slot.request
                 slot.request = None
-                return self._lead(executor, request)
+                return self._lead(executor, request, slot.wants_arrays)
             with nogil:
                 woken = ptl_sleep(&slot.node.word, word, deadline_ns)
             if woken == PTL_INTERRUPTED:
@@ -271,34 +269,35 @@ cdef class RequestQueue:
 
     # -- inline ------------------------------------------------------------------------
 
-    cdef object _call_inline(self, InferenceRequest request, int64_t deadline_ns):
+    cdef object _call_inline(self, InferenceRequest request, int64_t deadline_ns, bint wants_arrays):
         cdef int is_closed = 0, state
         cdef ptl_worker *worker = ptl_acquire(&self.queue, &is_closed)
         cdef CallSlot slot
         if worker != NULL:
-            return self._lead(<Executor> worker.owner, request)
+            return self._lead(<Executor> worker.owner, request, wants_arrays)
         if is_closed:
             raise self._closed_error()
         slot = CallSlot.__new__(CallSlot)
         slot.request = request
         slot.node.thread_waits = True
+        slot.wants_arrays = wants_arrays
         Py_INCREF(slot)
         state = ptl_push_or_acquire(&self.queue, &slot.node, &worker)
         if state != 0:
             Py_DECREF(slot)
             if state < 0:
                 raise self._closed_error()
-            return self._lead(<Executor> worker.owner, request)
+            return self._lead(<Executor> worker.owner, request, wants_arrays)
         return self._wait(slot, deadline_ns)
 
-    cdef object _lead(self, Executor executor, InferenceRequest request):
+    cdef object _lead(self, Executor executor, InferenceRequest request, bint wants_arrays):
         """Run one request on an instance that this thread holds, then those who queued meanwhile."""
         cdef object outcome
         try:
-            outcome = executor.contract.run(request, 1)  # held by the call that made it
+            outcome = executor.contract.run(request, 1, wants_arrays)  # held by the call that made it
         finally:
             self._run_others(executor)
-        if type(outcome) is InferenceResponse:
+        if type(outcome) is dict or type(outcome) is InferenceResponse:
             return outcome
         raise outcome
 
@@ -329,7 +328,7 @@ cdef class RequestQueue:
             return  # cancelled while it waited: it never reaches the model
         try:
             # Held by the slot, the variable here, and the call that waits, if one does.
-            outcome = executor.contract.run(request, 2 + slot.node.thread_waits)
+            outcome = executor.contract.run(request, 2 + slot.node.thread_waits, slot.wants_arrays)
         except BaseException as error:
             # A Ctrl-C while this thread led for another caller: that caller is told.
             outcome = CancelledError(
@@ -377,7 +376,7 @@ cdef class RequestQueue:
             if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
                 executor.running = slot
                 request = slot.request
-                outcome = _run(executor.contract, request, 2 + slot.node.thread_waits)
+                outcome = _run(executor.contract, request, 2 + slot.node.thread_waits, slot.wants_arrays)
                 request = None
                 if _finish(slot, outcome):
                     to_wake = &slot.node.word
@@ -453,9 +452,9 @@ cdef class RequestQueue:
         )
 
 
-cdef object _run(Contract contract, InferenceRequest request, Py_ssize_t holders):
+cdef object _run(Contract contract, InferenceRequest request, Py_ssize_t holders, bint wants_arrays):
     try:
-        return contract.run(request, holders)
+        return contract.run(request, holders, wants_arrays)
     except BaseException as error:
         failure = InternalError(
             f"defect in pytriton_lite while running instance '{contract.instance_name}', please "

@@ -21,7 +21,11 @@ cdef extern from *:
     """
     #include <stdint.h>
     static int64_t ptl_live_tensors = 0;
+    #ifdef Py_GIL_DISABLED
     #define PTL_LIVE_ADD(n) __atomic_add_fetch(&ptl_live_tensors, (n), __ATOMIC_RELAXED)
+    #else
+    #define PTL_LIVE_ADD(n) (ptl_live_tensors += (n))
+    #endif
     """
     long PTL_LIVE_ADD(long) noexcept nogil
 
@@ -66,12 +70,15 @@ cdef tuple _CONSTRUCTOR = (
 
 
 @cython.final
+@cython.no_gc
 cdef class SpareArray:
     """Place for one private copy of an input between two requests."""
 
 
+# No cycle can lead through a tensor: arrays are not collected by the GC, nor is anything else in it.
 @cython.freelist(64)
 @cython.final
+@cython.no_gc
 cdef class Tensor:
     """A named tensor: ``Tensor(name, array)``, both by position only.
 
@@ -170,8 +177,10 @@ cdef class Tensor:
 
     cdef int give_back(self) except -1:
         """The request is over and only the runtime holds this tensor: recycle the private copy."""
-        if self.spare is not None and self.shown is not None and arrays.is_recyclable(self.shown):
-            self.spare.array = self.shown
+        array = self.shown
+        # Held by `shown` and by the variable.
+        if self.spare is not None and array is not None and arrays.is_recyclable(array, 2):
+            self.spare.array = array
         return 0
 
     def triton_dtype(self):
@@ -278,16 +287,14 @@ cdef class Tensor:
         or when the model's memory may be shared; else a copy, so that a model that
         reuses its buffer never changes an answer given before.
         """
-        cdef Py_ssize_t held
+        array = self.wire
         if share:
-            return self.wire
-        if self.is_foreign:
-            return arrays.private_copy(self.wire)
-        if references > 0 and arrays.reference_count(<PyObject *> self) <= references:
-            held = 2 if self.shown is self.wire else 1
-            if arrays.is_exclusive(self.wire, held):
-                return self.wire
-        return arrays.private_copy(self.wire)
+            return array
+        if not self.is_foreign and arrays.reference_count(<PyObject *> self) <= references:
+            # Held by `wire`, by `shown` unless that is another array, and by the variable.
+            if arrays.is_exclusive(array, 3 if self.shown is array else 2):
+                return array
+        return arrays.private_copy(array)
 
 
 cdef tuple _FROM_DLPACK = (

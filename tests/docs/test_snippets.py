@@ -120,7 +120,7 @@ def test_links_resolve(page):
 
 def commands_of(page: Path) -> list[list[str]]:
     text = "\n".join(block.text for block in blocks_of(page) if block.kind == "sh")
-    return [shlex.split(part) for line in text.splitlines() for part in line.split("&&")]
+    return [shlex.split(part) for line in text.splitlines() if line for part in line.split("&&")]
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=ids(DOCUMENTS))

@@ -17,7 +17,7 @@ COMMAND = "python examples/shared_backend/run.py"
 
 # Reference values: type K tables of ITS-90 (the inverse polynomials are within 0.06 degrees), and
 # IEC 60751.
-THERMOCOUPLE = {-5.891: -200.0, -3.554: -100.0, 0.0: 0.0, 4.096: 100.0, 20.644: 500.0, 41.276: 1000}
+THERMOCOUPLE = {-3.554: -100.0, 0.0: 0.0, 4.096: 100.0, 8.138: 200.0, 20.644: 500.0, 41.276: 1000}
 PT100 = {-200.0: 18.520, -100.0: 60.256, 0.0: 100.0, 100.0: 138.506, 850.0: 390.481}
 
 

@@ -142,10 +142,12 @@ def name_of(capsule):
 
 
 def opened(capsule):
-    """The structure behind a fresh capsule."""
+    """The structure behind a fresh capsule; it, and its parts, keep the capsule alive."""
     name = name_of(capsule)
     kind = {LEGACY: DLManagedTensor, VERSIONED: DLManagedTensorVersioned}[name]
-    return kind.from_address(_capsule_pointer(capsule, name))
+    struct = kind.from_address(_capsule_pointer(capsule, name))
+    struct.capsule = capsule
+    return struct
 
 
 def dims(tensor):

@@ -405,6 +405,16 @@ def test_pb_tensor_taken_by_another(floats):
 
 
 @both
+def test_an_empty_tensor_may_have_no_memory(face):
+    producer = Producer(0, (0, 3))
+    tensor = face.take(producer.capsule())
+    assert face.shape(tensor) == (0, 3)
+    assert face.values(tensor).shape == (0, 3)
+    del tensor
+    assert producer.deleted == 1
+
+
+@both
 def test_pinned_memory_counts_as_cpu(face, floats):
     producer = Producer(floats, device=CUDA_HOST)
     tensor = face.take(producer.capsule())
@@ -625,7 +635,7 @@ def test_pb_passes_cuda_memory_through():
     assert (exported.dtype.code, exported.dtype.bits, exported.dtype.lanes) == (FLOAT, 32, 1)
     del tensor
     assert producer.deleted == 0  # the capsule, never consumed, still holds it
-    del capsule
+    del capsule, exported
     assert producer.deleted == 1
 
 
@@ -643,7 +653,7 @@ def test_public_passes_cuda_memory_through():
     assert struct.flags == READ_ONLY
     with pytest.raises(BufferError):
         tensor.__dlpack__(copy=True)
-    del tensor
+    del tensor, struct
     gc.collect()
     assert producer.deleted == 1
 
@@ -864,6 +874,7 @@ def test_our_deleter_called_by_a_foreign_thread(max_version):
     ref = weakref.ref(array)
     capsule = ptl.Tensor.from_dlpack(array).__dlpack__(max_version=max_version)
     struct = opened(capsule)
+    del struct.capsule
     rename = ctypes.pythonapi.PyCapsule_SetName
     rename.argtypes = (ctypes.py_object, ctypes.c_char_p)
     rename(capsule, USED_LEGACY if max_version is None else USED_VERSIONED)
