@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -19,16 +20,48 @@ UTILS_NAME = "triton_python_backend_utils"
 NATIVE_NAME = "c_python_backend_utils"
 
 
+class _Utils(ModuleType):
+    """`triton_python_backend_utils`, at first without the names that its native part adds.
+
+    On Triton those names come after the model's module was imported (observed on 2.51), so
+    that model code can use them in functions, but not while its module body runs.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        error = AttributeError(
+            f"module {UTILS_NAME!r} has no attribute {name!r}", name=name, obj=self
+        )
+        if name in pb_utils.NATIVE_NAMES or name == "get_model_dir":
+            error.add_note(
+                f"{name} exists only after the model's module was imported, on Triton too: use it in "
+                "functions; for annotations, write `from __future__ import annotations`"
+            )
+        raise error
+
+
 def utils_modules(logger_class: type[Any] | None = None) -> dict[str, ModuleType]:
-    """Make fresh copies of both modules, with a `Logger` of their own if one is given."""
-    utils = ModuleType(UTILS_NAME, pb_utils.__doc__)
-    vars(utils).update({name: getattr(pb_utils, name) for name in pb_utils.__all__})
+    """Make fresh copies of both modules, the first without the native names.
+
+    Parameters
+    ----------
+    logger_class
+        The `Logger` of the copies; that of `pb_utils` when None.
+    """
+    utils = _Utils(UTILS_NAME, pb_utils.__doc__)
+    names = (name for name in pb_utils.__all__ if name not in pb_utils.NATIVE_NAMES)
+    vars(utils).update({name: getattr(pb_utils, name) for name in names})
     native = ModuleType(NATIVE_NAME, "Native part of triton_python_backend_utils.")
     vars(native).update(pb_utils.NATIVE_NAMES)
     if logger_class is not None:
-        for module in (utils, native):
-            vars(module)["Logger"] = logger_class
+        vars(native)["Logger"] = logger_class
     return {UTILS_NAME: utils, NATIVE_NAME: native}
+
+
+def add_native_names(modules: dict[str, ModuleType], get_model_dir: Callable[[], str]) -> None:
+    """Complete the modules of `utils_modules`, once the model's module is imported."""
+    native = vars(modules[NATIVE_NAME])
+    names = {name: native[name] for name in pb_utils.__all__ if name in native}
+    vars(modules[UTILS_NAME]).update(names, get_model_dir=get_model_dir)
 
 
 def _model_dir_of_thread() -> str:
@@ -54,7 +87,7 @@ def install() -> None:
         if _users > 1:
             return
         modules = utils_modules()
-        vars(modules[UTILS_NAME])["get_model_dir"] = _model_dir_of_thread
+        add_native_names(modules, _model_dir_of_thread)
         for name, module in modules.items():
             if name in sys.modules:
                 _replaced[name] = sys.modules[name]

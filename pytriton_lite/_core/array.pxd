@@ -29,7 +29,7 @@ ctypedef struct ArrayView:
     int ndim
     int64_t *dims
     void *data
-    bint is_contiguous      # C order, aligned; sizes 0 and 1 don't care about strides
+    bint is_contiguous      # C order; sizes 0 and 1 don't care about strides
     bint is_writable
 
 # Py_REFCNT, or "very many" in a build without a GIL, where the number proves nothing.

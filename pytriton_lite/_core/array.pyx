@@ -98,7 +98,7 @@ cdef inline int _integer(int size, int first) noexcept:
 
 
 cdef bint _is_contiguous(np.ndarray array) noexcept:
-    return np.PyArray_IS_C_CONTIGUOUS(array) and np.PyArray_ISALIGNED(array)
+    return np.PyArray_IS_C_CONTIGUOUS(array)
 
 
 cdef bint describe(object array, ArrayView *view) noexcept:

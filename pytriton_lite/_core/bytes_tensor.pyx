@@ -11,16 +11,15 @@ from libc.string cimport memcpy
 import numpy as np
 
 
-cdef bytes _element(object value):
-    # Triton's rule: bytes are taken as they are, anything else by the UTF-8 of its str().
-    if type(value) is bytes:
-        return <bytes> value
-    if isinstance(value, bytes):
+cdef bytes _element(object value, bint as_triton):
+    # Triton's rule for model code: bytes are taken as they are, anything else by the UTF-8 of its
+    # str(), even numpy's and others' subclasses of bytes. A caller's are taken for bytes.
+    if not as_triton and isinstance(value, (bytes, bytearray)):
         return bytes(value)
     return str(value).encode("utf-8")
 
 
-cdef object to_bytes_elements(object array):
+cdef object to_bytes_elements(object array, bint as_triton):
     """New C-ordered object array of the same shape whose elements are `bytes`.
 
     `array` is an ndarray of dtype object or S; trailing NULs of an S element
@@ -30,7 +29,7 @@ cdef object to_bytes_elements(object array):
     cdef Py_ssize_t i
     for i in range(len(elements)):
         if type(elements[i]) is not bytes:
-            elements[i] = _element(elements[i])
+            elements[i] = _element(elements[i], as_triton)
     result = np.empty(len(elements), dtype=np.object_)
     result[:] = elements
     return result.reshape(array.shape)
@@ -47,7 +46,7 @@ def serialize_byte_tensor(array):
         return ()
     if array.dtype != np.object_ and array.dtype.type != np.bytes_:
         return None
-    elements = to_bytes_elements(array).ravel().tolist()
+    elements = to_bytes_elements(array, True).ravel().tolist()
     for element in elements:
         total += 4 + len(element)
     out = PyBytes_FromStringAndSize(NULL, total)
@@ -75,13 +74,11 @@ def deserialize_bytes_tensor(encoded):
     cdef list elements = []
     while offset < end:
         if end - offset < 4:
-            raise _struct_error(f"unpack_from requires 4 bytes of length at offset {offset}, "
-                                f"but only {end - offset} are left")
+            raise _too_short(4, offset, end)
         size = _get_length(<const uint8_t *> start + offset)
         offset += 4
         if end - offset < <Py_ssize_t> size:
-            raise _struct_error(f"unpack_from requires {size} bytes of data at offset {offset}, "
-                                f"but only {end - offset} are left")
+            raise _too_short(size, offset, end)
         elements.append(PyBytes_FromStringAndSize(start + offset, size))
         offset += size
     result = np.empty(len(elements), dtype=np.object_)
@@ -89,9 +86,12 @@ def deserialize_bytes_tensor(encoded):
     return result
 
 
-cdef object _struct_error(str message):
+cdef object _too_short(Py_ssize_t size, Py_ssize_t offset, Py_ssize_t end):
     import struct
-    return struct.error(message)
+    return struct.error(
+        f"unpack_from requires a buffer of at least {offset + size} bytes for unpacking {size} bytes "
+        f"at offset {offset} (actual buffer size is {end})"
+    )
 
 
 cdef inline void _put_length(char *to, uint32_t size) noexcept nogil:

@@ -3,9 +3,10 @@ from typing import Any
 
 from typing_extensions import disjoint_base
 
-from pytriton_lite._core.message import InferenceRequest, InferenceResponse
+from pytriton_lite._core.message import InferenceResponse
 
 def current_contract() -> Contract | None: ...
+def is_ctrl_c(error: BaseException) -> bool: ...
 
 @disjoint_base
 class Contract:
@@ -20,7 +21,7 @@ class Contract:
         model_file: str,
         describe: Callable[[BaseException], str],
         run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any],
-        check_outputs: Callable[[InferenceRequest, InferenceResponse], None] | None,
+        check_outputs: Callable[[tuple[str, ...], int, InferenceResponse], None] | None,
         output_reshapes: dict[str, tuple[int, ...]] | None,
         is_batching: bool,
         share_memory: bool,

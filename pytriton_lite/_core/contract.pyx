@@ -133,6 +133,9 @@ cdef class Contract:
                 2 if reference_count(<PyObject *> returned) == 1 else 0, wants_arrays,
             )
         text = _violation(returned, 1)
+        if text is None and returned[0] is not None:
+            # An instance of a subclass of list; what it does with its elements is not known.
+            return self._outcome(request, <InferenceResponse> returned[0], 0, wants_arrays)
         if text is None:
             text = (
                 "execute returned None in place of a response, but no response sender was taken that "
@@ -166,7 +169,7 @@ cdef class Contract:
         cdef object payload
         if response.failure is not None:
             return error_from_code(
-                (<TritonError> response.failure).status, (<TritonError> response.failure).text,
+                int((<TritonError> response.failure).status), (<TritonError> response.failure).text,
                 model=self.model_name, request_id=request.id or None,
             )
         response.prune(request.output_names)
@@ -222,6 +225,8 @@ cdef class Contract:
         return payload.reshape(lead + dims)
 
     cdef object _failure(self, str text, object cause):
+        if self.namespace is not None:
+            text = self.namespace.plain(text)
         error = InternalError(
             f"Failed to process the request(s) for model '{self.instance_name}', message: {text}",
             model=self.model_name,

@@ -359,7 +359,7 @@ cdef class InputSpec:
         if view.data_type == DT_BYTES:
             if entry.data_type != DT_BYTES:
                 return array, DT_BYTES, tuple(array.shape)
-            return to_bytes_elements(array), DT_BYTES, tuple(array.shape)
+            return to_bytes_elements(array, False), DT_BYTES, tuple(array.shape)
         return self._contiguous(array), view.data_type, tuple(array.shape)
 
     def _contiguous(self, array):

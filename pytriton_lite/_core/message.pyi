@@ -1,42 +1,28 @@
 from collections.abc import Mapping
-from enum import IntEnum
 from typing import Final, NoReturn, final
 
+from pytriton_lite._core.native_enum import NativeEnum
 from pytriton_lite._core.tensor import Tensor
-
-class ErrorCodeValue(IntEnum):
-    UNKNOWN = 0
-    INTERNAL = 1
-    NOT_FOUND = 2
-    INVALID_ARG = 3
-    UNAVAILABLE = 4
-    UNSUPPORTED = 5
-    ALREADY_EXISTS = 6
-    CANCELLED = 7
-
-class MemoryType(IntEnum):
-    TRITONSERVER_MEMORY_GPU = 0
-    TRITONSERVER_MEMORY_CPU = 1
 
 @final
 class TritonError:
-    UNKNOWN: Final = ErrorCodeValue.UNKNOWN
-    INTERNAL: Final = ErrorCodeValue.INTERNAL
-    NOT_FOUND: Final = ErrorCodeValue.NOT_FOUND
-    INVALID_ARG: Final = ErrorCodeValue.INVALID_ARG
-    UNAVAILABLE: Final = ErrorCodeValue.UNAVAILABLE
-    UNSUPPORTED: Final = ErrorCodeValue.UNSUPPORTED
-    ALREADY_EXISTS: Final = ErrorCodeValue.ALREADY_EXISTS
-    CANCELLED: Final = ErrorCodeValue.CANCELLED
-    def __init__(self, message: str | bytes, code: ErrorCodeValue = ...) -> None: ...
+    UNKNOWN: Final[NativeEnum]
+    INTERNAL: Final[NativeEnum]
+    NOT_FOUND: Final[NativeEnum]
+    INVALID_ARG: Final[NativeEnum]
+    UNAVAILABLE: Final[NativeEnum]
+    UNSUPPORTED: Final[NativeEnum]
+    ALREADY_EXISTS: Final[NativeEnum]
+    CANCELLED: Final[NativeEnum]
+    def __init__(self, message: str | bytes, code: NativeEnum = ...) -> None: ...
     def message(self) -> str: ...
-    def code(self) -> ErrorCodeValue: ...
+    def code(self) -> NativeEnum: ...
 
 @final
 class PreferredMemory:
-    def __init__(self, preferred_memory_type: MemoryType, preferred_device_id: int = 0) -> None: ...
+    def __init__(self, preferred_memory_type: NativeEnum, preferred_device_id: int = 0) -> None: ...
     @property
-    def _type(self) -> MemoryType: ...
+    def _type(self) -> NativeEnum: ...
     @property
     def _device_id(self) -> int: ...
 
@@ -44,7 +30,8 @@ class PreferredMemory:
 class InferenceTrace:
     def get_context(self) -> str | None: ...
 
-NO_TRACE: InferenceTrace
+@final
+class RequestDetails: ...
 
 @final
 class InferenceResponse:
@@ -78,10 +65,6 @@ class InferenceRequest:
         trace: InferenceTrace = ...,
         parameters: Mapping[str, bool | int | str] | None = None,
     ) -> None: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def priority(self) -> int: ...
     def inputs(self) -> list[Tensor]: ...
     def request_id(self) -> str: ...
     def correlation_id(self) -> int | str: ...

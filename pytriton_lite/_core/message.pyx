@@ -3,39 +3,29 @@
 cimport cython
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 
-from enum import IntEnum
 import json
 
+from pytriton_lite._core.native_enum import ErrorCodeValue, MemoryType
 from pytriton_lite._core.tensor cimport Tensor, text_of, wrong_arguments
 from pytriton_lite._core.tensor import TritonModelException
 from pytriton_lite.errors import UnsupportedError
 
 
-class ErrorCodeValue(IntEnum):
-    """`TritonError.INTERNAL` and its siblings."""
+cdef object _INTERNAL = ErrorCodeValue(1)
 
-    UNKNOWN = 0
-    INTERNAL = 1
-    NOT_FOUND = 2
-    INVALID_ARG = 3
-    UNAVAILABLE = 4
-    UNSUPPORTED = 5
-    ALREADY_EXISTS = 6
-    CANCELLED = 7
+cdef extern from *:
+    """
+    /* The types of model code say that they are Triton's: `type(x).__module__`, reprs and error
+       texts show it. For a static type all of these come from tp_name. */
+    static int ptl_rename(PyObject *type, const char *name) {
+        if (PyType_HasFeature((PyTypeObject *)type, Py_TPFLAGS_HEAPTYPE)) return 0;
+        ((PyTypeObject *)type)->tp_name = name;
+        PyType_Modified((PyTypeObject *)type);
+        return 1;
+    }
+    """
+    bint ptl_rename(object type, const char *name)
 
-
-class MemoryType(IntEnum):
-    """Where a tensor lives; the numbers of `pb_utils.TRITONSERVER_MEMORY_*`."""
-
-    TRITONSERVER_MEMORY_GPU = 0
-    TRITONSERVER_MEMORY_CPU = 1
-
-
-for _type, _name in ((ErrorCodeValue, "__ErrorCode"), (MemoryType, "MemoryType")):
-    _type.__name__ = _type.__qualname__ = _name
-    _type.__module__ = "c_python_backend_utils"
-
-cdef object _INTERNAL = ErrorCodeValue.INTERNAL
 
 cdef tuple _ERROR = (
     "c_python_backend_utils.TritonError(message: str, code: c_python_backend_utils.__ErrorCode"
@@ -70,14 +60,14 @@ cdef class TritonError:
     of the enum (`TritonError.NOT_FOUND`, ...), not an int.
     """
 
-    UNKNOWN = ErrorCodeValue.UNKNOWN
-    INTERNAL = ErrorCodeValue.INTERNAL
-    NOT_FOUND = ErrorCodeValue.NOT_FOUND
-    INVALID_ARG = ErrorCodeValue.INVALID_ARG
-    UNAVAILABLE = ErrorCodeValue.UNAVAILABLE
-    UNSUPPORTED = ErrorCodeValue.UNSUPPORTED
-    ALREADY_EXISTS = ErrorCodeValue.ALREADY_EXISTS
-    CANCELLED = ErrorCodeValue.CANCELLED
+    UNKNOWN = ErrorCodeValue(0)
+    INTERNAL = ErrorCodeValue(1)
+    NOT_FOUND = ErrorCodeValue(2)
+    INVALID_ARG = ErrorCodeValue(3)
+    UNAVAILABLE = ErrorCodeValue(4)
+    UNSUPPORTED = ErrorCodeValue(5)
+    ALREADY_EXISTS = ErrorCodeValue(6)
+    CANCELLED = ErrorCodeValue(7)
 
     def __init__(self, message=None, code=_INTERNAL, *args, **kwargs):
         text = text_of(message)
@@ -133,7 +123,7 @@ cdef class InferenceTrace:
         return self._context
 
 
-cdef object _DEFAULT_MEMORY = PreferredMemory(MemoryType.TRITONSERVER_MEMORY_CPU)
+cdef object _DEFAULT_MEMORY = PreferredMemory(MemoryType(1))
 cdef object _NO_TRACE = InferenceTrace()
 
 
@@ -424,3 +414,12 @@ cdef object _first_named(tensors, name):
         if tensor.name() == name:
             return tensor
     return None
+
+
+cdef list _NATIVE_NAMES = []  # keeps the C strings alive
+for _type in (
+    Tensor, TritonError, PreferredMemory, InferenceTrace, InferenceResponse, InferenceRequest,
+):
+    _NATIVE_NAMES.append(f"c_python_backend_utils.{_type.__name__}".encode())
+    if not ptl_rename(_type, <bytes> _NATIVE_NAMES[-1]):
+        _type.__module__ = "c_python_backend_utils"

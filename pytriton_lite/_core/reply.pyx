@@ -168,12 +168,12 @@ cdef class Tensor:
     @staticmethod
     def from_bytes_array(array):
         """BYTES tensor from an array of `bytes` (dtype object or ``S``); copies the references."""
-        return make_tensor(to_bytes_elements(np.asarray(array)), DT_BYTES)
+        return make_tensor(to_bytes_elements(np.asarray(array), False), DT_BYTES)
 
     @staticmethod
     def from_string_array(array):
         """BYTES tensor from an array of `str`; encodes as UTF-8."""
-        return make_tensor(to_bytes_elements(np.asarray(array, dtype=np.object_)), DT_BYTES)
+        return make_tensor(to_bytes_elements(np.asarray(array, dtype=np.object_), False), DT_BYTES)
 
     def __reduce__(self):
         raise TypeError("cannot pickle a Tensor: pickle its numpy() array")

@@ -12,6 +12,9 @@ Whose memory it is:
 cimport cython
 from cpython.object cimport PyObject
 
+from numpy import ndarray
+from numpy.ma import MaskedArray
+
 from pytriton_lite._core cimport array as arrays
 from pytriton_lite._core.array cimport DT_BF16, DT_BYTES, DT_INVALID, ArrayView
 from pytriton_lite._core.bytes_tensor cimport to_bytes_elements
@@ -119,12 +122,14 @@ cdef class Tensor:
             raise wrong_arguments("__init__", "constructor", _CONSTRUCTOR, args, kwargs)
         if not name:
             raise TritonModelException("Tensor name cannot be an empty string.")
+        if type(array) is not ndarray and isinstance(array, MaskedArray):
+            raise AttributeError("'numpy.ndarray' object has no attribute 'c_contiguous'")
         if view.data_type == DT_INVALID:
             raise TritonModelException("NumPy dtype is not supported.")
         self.tensor_name = <str> name
         self.data_type = view.data_type
         if view.data_type == DT_BYTES:
-            self.wire = to_bytes_elements(array)
+            self.wire = to_bytes_elements(array, True)
             self.shown = array
         elif view.is_contiguous:
             self.wire = self.shown = array

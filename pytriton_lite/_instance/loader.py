@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 from pytriton_lite import pb_utils
 from pytriton_lite._backend import ResolvedBackend
-from pytriton_lite._core.contract import Contract
-from pytriton_lite._import_hook import UTILS_NAME, utils_modules
+from pytriton_lite._core.contract import Contract, is_ctrl_c
+from pytriton_lite._import_hook import add_native_names, utils_modules
 from pytriton_lite._instance.event_loop import InstanceLoop
 from pytriton_lite._instance.exception_text import describe_exception
 from pytriton_lite._instance.namespace import ModuleNamespace
@@ -92,12 +91,11 @@ class ImportedModel:
         self.code = code
         _check_file(code)
         logger = logging.getLogger(f"pytriton_lite.model.{code.model_name}")
-        injected = utils_modules(make_logger_class(logger))
-        self._utils: ModuleType = injected[UTILS_NAME]
+        self._utils = utils_modules(make_logger_class(logger))
         folders = [code.model_folder]
         if code.backend.folder is not None:
             folders.append(code.backend.folder)
-        self.namespace = ModuleNamespace(label, code.backend.search_path, folders, injected)
+        self.namespace = ModuleNamespace(label, code.backend.search_path, folders, self._utils)
         try:
             with self.errors():
                 module = self.namespace.load(code.backend.module_name)
@@ -111,8 +109,7 @@ class ImportedModel:
         except BaseException:
             self.close()
             raise
-        # Not there while the module body runs, as on Triton.
-        vars(self._utils)["get_model_dir"] = _constant(code.version_folder)
+        add_native_names(self._utils, _constant(code.version_folder))
 
     def errors(self) -> _ModelErrors:
         """Context in which an exception of model code becomes an InternalError with Triton's text."""
@@ -126,7 +123,8 @@ class ImportedModel:
         """Forget the modules."""
         self.namespace.close()
         self.model_class = None
-        vars(self._utils).clear()
+        for module in self._utils.values():
+            vars(module).clear()
 
 
 class _ModelErrors:
@@ -142,11 +140,8 @@ class _ModelErrors:
         self._active.__exit__(kind, error, traceback)
         if error is None or isinstance(error, InternalError):
             return
-        if (
-            type(error) is KeyboardInterrupt
-            and threading.current_thread() is threading.main_thread()
-        ):
-            return  # Ctrl-C of the user of an inline model
+        if is_ctrl_c(error):
+            return  # of the user, who loads an inline model
         text = describe_exception(error, self._namespace.prefix)
         raise InternalError(text, model=self._model_name) from error
 
@@ -195,9 +190,18 @@ def auto_complete(code: ModelCode, config_json: str) -> dict[str, Any] | None:
                 "pb.ModelConfig object.",
                 model=code.model_name,
             )
-        return completed.as_dict()
+        return _plain_json(completed.as_dict(), code.model_name)
     finally:
         imported.close()
+
+
+def _plain_json(config: dict[str, Any], model_name: str) -> dict[str, Any]:
+    """The dict as JSON carries it: what is no JSON is refused, and a tuple becomes a list."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(config))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InternalError(f"{type(error).__name__}: {error}", model=model_name) from error
+    return plain
 
 
 class LoadedModel:

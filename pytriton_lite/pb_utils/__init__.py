@@ -19,12 +19,12 @@ from pytriton_lite._core.message import (
     InferenceRequest,
     InferenceResponse,
     InferenceTrace,
-    MemoryType,
     PreferredMemory,
     TritonError,
     get_input_tensor_by_name,
     get_output_tensor_by_name,
 )
+from pytriton_lite._core.native_enum import MemoryType, MetricKind
 from pytriton_lite._core.tensor import Tensor, TritonModelException
 from pytriton_lite.pb_utils.config import (
     ModelConfig,
@@ -42,8 +42,9 @@ from pytriton_lite.pb_utils.later import (
     InferenceResponseSender,
     Metric,
     MetricFamily,
-    MetricKind,
     ResponseIterator,
+    SharedMemory,
+    async_event_future_done_callback,
     is_model_ready,
     load_model,
     unload_model,
@@ -55,8 +56,8 @@ TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2
 TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
 TRITONSERVER_REQUEST_RELEASE_ALL = 1
 TRITONSERVER_REQUEST_RELEASE_RESCHEDULE = 2
-TRITONSERVER_MEMORY_GPU = MemoryType.TRITONSERVER_MEMORY_GPU
-TRITONSERVER_MEMORY_CPU = MemoryType.TRITONSERVER_MEMORY_CPU
+TRITONSERVER_MEMORY_GPU = MemoryType(0)
+TRITONSERVER_MEMORY_CPU = MemoryType(1)
 
 Logger = make_logger_class(logging.getLogger("pytriton_lite.model"))
 
@@ -99,9 +100,9 @@ __all__ = [
 
 # The names of `c_python_backend_utils`, the native module behind it.
 NATIVE_NAMES = {
-    "COUNTER": MetricKind.COUNTER,
-    "GAUGE": MetricKind.GAUGE,
-    "HISTOGRAM": MetricKind.HISTOGRAM,
+    "COUNTER": MetricKind(0),
+    "GAUGE": MetricKind(1),
+    "HISTOGRAM": MetricKind(2),
     "InferenceRequest": InferenceRequest,
     "InferenceResponse": InferenceResponse,
     "InferenceResponseSender": InferenceResponseSender,
@@ -113,12 +114,15 @@ NATIVE_NAMES = {
     "MetricKind": MetricKind,
     "PreferredMemory": PreferredMemory,
     "ResponseIterator": ResponseIterator,
+    "SharedMemory": SharedMemory,
     "TRITONSERVER_MEMORY_CPU": TRITONSERVER_MEMORY_CPU,
     "TRITONSERVER_MEMORY_GPU": TRITONSERVER_MEMORY_GPU,
     "Tensor": Tensor,
     "TritonError": TritonError,
     "TritonModelException": TritonModelException,
+    "async_event_future_done_callback": async_event_future_done_callback,
     "is_model_ready": is_model_ready,
     "load_model": load_model,
+    "shared_memory": None,
     "unload_model": unload_model,
 }

@@ -46,7 +46,7 @@ class ModelConfig:
         if configured > max_batch_size:
             raise ValueError(
                 f"configuration specified max_batch_size {configured}, but in "
-                f"auto-complete-config function for model '{self._name}' specified "
+                f"auto-complete-config function for model '{_name_of(self._model_config)}' specified "
                 f"max_batch_size {max_batch_size}"
             )
         self._model_config["max_batch_size"] = max_batch_size
@@ -63,7 +63,7 @@ class ModelConfig:
             if other in self._model_config:
                 raise ValueError(
                     f"Configuration specified scheduling_choice as '{other}', but "
-                    f"auto-complete-config function for model '{self._name}' tries to set "
+                    f"auto-complete-config function for model '{_name_of(self._model_config)}' tries to set "
                     "scheduling_choice as 'dynamic_batching'"
                 )
         self._model_config.setdefault("dynamic_batching", {})
@@ -84,8 +84,8 @@ class ModelConfig:
         KeyError
             A key is unknown and there is no name to report it with, as in Triton.
         """
-        self._check_keys(input, "input", (*_REQUIRED, "optional"))
-        self._merge_tensor(input, "input")
+        _check_keys(self._model_config, input, "input", (*_REQUIRED, "optional"))
+        _merge_tensor(self._model_config, input, "input")
 
     def add_output(self, output: dict[str, Any]) -> None:
         """Add an output, or fill in what the configuration leaves out of it.
@@ -102,8 +102,8 @@ class ModelConfig:
         KeyError
             A key is unknown and there is no name to report it with, as in Triton.
         """
-        self._check_keys(output, "output", _REQUIRED)
-        self._merge_tensor(output, "output")
+        _check_keys(self._model_config, output, "output", _REQUIRED)
+        _merge_tensor(self._model_config, output, "output")
 
     def set_model_transaction_policy(self, transaction_policy_dict: dict[str, Any]) -> None:
         """Declare whether the model is decoupled.
@@ -123,64 +123,75 @@ class ModelConfig:
             if key != "decoupled":
                 raise ValueError(
                     "model transaction property in auto-complete-config function for model "
-                    f"'{self._name}' contains property other than 'decoupled'."
+                    f"'{_name_of(self._model_config)}' contains property other than 'decoupled'."
                 )
             if policy.get(key, value) != value:
                 raise ValueError(
                     "trying to change decoupled property in auto-complete-config for model "
-                    f"'{self._name}', which is already set to '{policy[key]}'."
+                    f"'{_name_of(self._model_config)}', which is already set to '{policy[key]}'."
                 )
             policy[key] = value
 
-    @property
-    def _name(self) -> str:
-        return str(self._model_config["name"])
 
-    def _check_keys(self, tensor: Mapping[str, Any], kind: str, allowed: tuple[str, ...]) -> None:
-        where = f"in auto-complete-config function for model '{self._name}'"
-        for key in tensor:
-            if key not in allowed:
-                listed = ", ".join(f"'{name}'" for name in allowed[:-1])
-                raise ValueError(
-                    f"{kind} '{tensor['name']}' {where} contains property other than "
-                    f"{listed} and '{allowed[-1]}'."
-                )
-        if "name" not in tensor:
-            raise ValueError(f"{kind} {where} is missing 'name' property.")
-        for key in _REQUIRED:
-            if key not in tensor:
-                raise ValueError(f"{kind} '{tensor['name']}' {where} is missing '{key}' property.")
+def _name_of(config: dict[str, Any]) -> str:
+    return str(config["name"])
 
-    def _merge_tensor(self, tensor: dict[str, Any], kind: str) -> None:
-        for current in self._model_config[kind]:
-            if current["name"] == tensor["name"]:
-                self._fill_tensor(current, tensor, kind)
-                return
-        self._model_config[kind].append(tensor)
 
-    def _fill_tensor(self, current: dict[str, Any], tensor: dict[str, Any], kind: str) -> None:
-        name = tensor["name"]
-        old, new = current["data_type"], tensor["data_type"]
-        if old not in ("TYPE_INVALID", new):
+def _check_keys(
+    config: dict[str, Any], tensor: Mapping[str, Any], kind: str, allowed: tuple[str, ...]
+) -> None:
+    where = f"in auto-complete-config function for model '{_name_of(config)}'"
+    for key in tensor:
+        if key not in allowed:
+            listed = ", ".join(f"'{name}'" for name in allowed[:-1])
             raise ValueError(
-                f"unable to load model '{self._name}', configuration expects datatype {old} for "
-                f"{kind} '{name}', model provides {new}"
+                f"{kind} '{tensor['name']}' {where} contains property other than "
+                f"{listed} and '{allowed[-1]}'."
             )
-        current["data_type"] = new
-        if current["dims"] and current["dims"] != tensor["dims"]:
+    if "name" not in tensor:
+        raise ValueError(f"{kind} {where} is missing 'name' property.")
+    for key in _REQUIRED:
+        if key not in tensor:
+            raise ValueError(f"{kind} '{tensor['name']}' {where} is missing '{key}' property.")
+
+
+def _merge_tensor(config: dict[str, Any], tensor: dict[str, Any], kind: str) -> None:
+    for current in config[kind]:
+        if current["name"] == tensor["name"]:
+            _fill_tensor(config, current, tensor, kind)
+            return
+    config[kind].append(tensor)
+
+
+def _fill_tensor(
+    config: dict[str, Any], current: dict[str, Any], tensor: dict[str, Any], kind: str
+) -> None:
+    name = tensor["name"]
+    old, new = current["data_type"], tensor["data_type"]
+    if old not in ("TYPE_INVALID", new):
+        raise ValueError(
+            f"unable to load model '{_name_of(config)}', configuration expects datatype {old} for "
+            f"{kind} '{name}', model provides {new}"
+        )
+    current["data_type"] = new
+    if current["dims"] and current["dims"] != tensor["dims"]:
+        raise ValueError(
+            f"model '{_name_of(config)}', tensor '{name}': the model expects dims {tensor['dims']} "
+            f"but the model configuration specifies dims {current['dims']}"
+        )
+    current["dims"] = tensor["dims"]
+    if "optional" in tensor:
+        if current.get("optional", tensor["optional"]) != tensor["optional"]:
             raise ValueError(
-                f"model '{self._name}', tensor '{name}': the model expects dims {tensor['dims']} "
-                f"but the model configuration specifies dims {current['dims']}"
+                f"model '{_name_of(config)}', tensor '{name}': the model expects optional "
+                f"{tensor['optional']} but the model configuration specifies optional "
+                f"{current['optional']}"
             )
-        current["dims"] = tensor["dims"]
-        if "optional" in tensor:
-            if current.get("optional", tensor["optional"]) != tensor["optional"]:
-                raise ValueError(
-                    f"model '{self._name}', tensor '{name}': the model expects optional "
-                    f"{tensor['optional']} but the model configuration specifies optional "
-                    f"{current['optional']}"
-                )
-            current["optional"] = tensor["optional"]
+        current["optional"] = tensor["optional"]
+
+
+# Model code sees it as a class of Triton's module.
+ModelConfig.__module__ = "triton_python_backend_utils"
 
 
 def get_input_config_by_name(model_config: Mapping[str, Any], name: str) -> dict[str, Any] | None:

@@ -58,6 +58,8 @@ def numpy_to_triton_type(data_type: Any) -> int | None:
     Compares with ``==``, so that ``np.float32`` and ``np.dtype("float32")`` count, and
     ``float``, ``"float32"`` and ``np.dtype("S3")`` do not (observed on Triton 2.51).
     """
+    if data_type is np.bytes_:
+        return 13
     if isinstance(data_type, np.dtype):
         data_type = data_type.type if data_type.type is not np.bytes_ else None
     for number, numpy_type in _NUMBER_TO_NUMPY.items():

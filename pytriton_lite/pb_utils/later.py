@@ -6,26 +6,18 @@ that names what is missing when they are used.
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Any, NoReturn
 
+from pytriton_lite._core.native_enum import MetricKind
 from pytriton_lite.errors import UnsupportedError
-
-
-class MetricKind(IntEnum):
-    """Kinds of a metric family."""
-
-    COUNTER = 0
-    GAUGE = 1
-    HISTOGRAM = 2
 
 
 class MetricFamily:
     """Custom metrics: not available yet."""
 
-    COUNTER = MetricKind.COUNTER
-    GAUGE = MetricKind.GAUGE
-    HISTOGRAM = MetricKind.HISTOGRAM
+    COUNTER = MetricKind(0)
+    GAUGE = MetricKind(1)
+    HISTOGRAM = MetricKind(2)
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         raise UnsupportedError("pb_utils.MetricFamily is not supported yet: no custom metrics")
@@ -52,7 +44,19 @@ class ResponseIterator:
         raise TypeError("c_python_backend_utils.ResponseIterator: No constructor defined!")
 
 
-for _cls in (MetricKind, MetricFamily, Metric, InferenceResponseSender, ResponseIterator):
+class SharedMemory:
+    """Triton's shared memory pool; there is none in this process."""
+
+    def __init__(self) -> None:
+        raise TypeError("c_python_backend_utils.SharedMemory: No constructor defined!")
+
+
+def async_event_future_done_callback(py_future: Any) -> NoReturn:
+    """Raise: Triton's own event loop calls it, model code has no use for it."""
+    raise UnsupportedError("async_event_future_done_callback() is internal to Triton's stub")
+
+
+for _cls in (SharedMemory, MetricFamily, Metric, InferenceResponseSender, ResponseIterator):
     _cls.__module__ = "c_python_backend_utils"
 
 

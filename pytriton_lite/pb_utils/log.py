@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import difflib
 import logging
-from enum import IntEnum
 from typing import Any, NoReturn
 
-
-class LogLevel(IntEnum):
-    """Levels of `Logger.log`."""
-
-    INFO = 0
-    WARNING = 1
-    ERROR = 2
-    VERBOSE = 3
+from pytriton_lite._core.native_enum import LogLevel, NativeEnum
 
 
-LogLevel.__module__ = "c_python_backend_utils"
-
-_TO_LOGGING = {
-    LogLevel.INFO: logging.INFO,
-    LogLevel.WARNING: logging.WARNING,
-    LogLevel.ERROR: logging.ERROR,
-    LogLevel.VERBOSE: logging.DEBUG,
-}
+_TO_LOGGING = (logging.INFO, logging.WARNING, logging.ERROR, logging.DEBUG)  # by LogLevel
 
 
 class _LoggerType(type):
@@ -56,16 +41,16 @@ def make_logger_class(logger: logging.Logger) -> type[Any]:
     class Logger(metaclass=_LoggerType):
         """Log of the server: static functions only."""
 
-        INFO = LogLevel.INFO
-        WARNING = LogLevel.WARNING
-        ERROR = LogLevel.ERROR
-        VERBOSE = LogLevel.VERBOSE
+        INFO = LogLevel(0)
+        WARNING = LogLevel(1)
+        ERROR = LogLevel(2)
+        VERBOSE = LogLevel(3)
 
         def __init__(self) -> None:
             raise TypeError("c_python_backend_utils.Logger: No constructor defined!")
 
         @staticmethod
-        def log(message: str, level: LogLevel = LogLevel.INFO) -> None:
+        def log(message: str, level: NativeEnum = LogLevel(0)) -> None:
             """Log `message` at `level`, a member of the enum."""
             if not isinstance(level, LogLevel):
                 raise TypeError(
@@ -73,7 +58,7 @@ def make_logger_class(logger: logging.Logger) -> type[Any]:
                     "supported:\n    1. (message: str, level: c_python_backend_utils.LogLevel = "
                     f"<LogLevel.INFO: 0>) -> None\n\nInvoked with: {message!r}, {level!r}"
                 )
-            emit("log", _TO_LOGGING[level], message)
+            emit("log", _TO_LOGGING[int(level)], message)
 
         @staticmethod
         def log_info(message: str) -> None:

@@ -14,6 +14,8 @@ SILENT = "Triton never answers; here the caller gets an error at once"
 
 NO_LIBRARIES = "no shared library is ever loaded here, and `runtime` is honoured at each load"
 IN_PROCESS = "the model runs in the caller's process"
+NOT_YET = "not supported yet"
+SHARED = "an import by DLPack stays the producer's memory here, which the spec promises as well"
 PARAMETERS = "responses have parameters here, as in newer versions"
 
 
@@ -44,14 +46,35 @@ DIFFERENCES: Mapping[str, Difference] = {
     "load/runtime_escapes": Difference(NO_LIBRARIES, 400, r"\.\./unused_2/model\.py"),
     "load/runtime_escapes_in_use": Difference(NO_LIBRARIES, 400, r"\.\./shared/model\.py"),
     "runtime_escapes_in_use/who": Difference(NO_LIBRARIES, 404, "runtime_escapes_in_use"),
+    # Features of a later version
+    "load/ac_decoupled": Difference(NOT_YET, 400, "not supported yet"),
+    "load/ac_decoupled_over_config": Difference(NOT_YET, 400, "not supported yet"),
+    "load/ac_decoupled_again": Difference(NOT_YET, 400, "not supported yet"),
+    "probe/received_sender": Difference(NOT_YET, 200, "not supported yet"),
+    "probe/received_set_release_flags": Difference(NOT_YET, 200, "not supported yet"),
+    "probe/sender_members": Difference(NOT_YET, 200, "not supported yet"),
     # A process of its own
+    "search_path/who": Difference("sys.path is the caller's; imports are resolved privately", 200),
+    "load/native_name_from_import": Difference(
+        "the module is made in memory",
+        400,
+        "cannot import name 'Tensor' from 'triton_python_backend_utils'",
+    ),
     "argv/who": Difference(IN_PROCESS, 200),
     "main_thread/answer": Difference(IN_PROCESS, 200, "true|false"),
     # A completion that Triton drops without a word
     "load/ac_bad_type": Difference("a wrong data_type is an error here", 400, "FLOAT"),
     "load/ac_bad_type_output": Difference("a wrong data_type is an error here", 400, "FLOAT"),
     "ac_bad_type/request": Difference("the model is not loaded here", 404, "ac_bad_type"),
+    "load/ac_name_number": Difference("a name that is no text is an error here", 400, "name"),
+    "ac_name_number/request": Difference("the model is not loaded here", 404, "ac_name_number"),
     # Values of pb_utils
+    "probe/tensor_subclassed": Difference(
+        "Tensor is final here", 200, "not an acceptable base type"
+    ),
+    "probe/dlpack_round_trip_aliases": Difference(SHARED, 200, r"\[7.0, 1.0\]"),
+    "probe/dlpack_on_instance": Difference("a static method may be called on an instance", 200),
+    "probe/error_code_order": Difference("the type's name has no module", 200, "'<' not supported"),
     "probe/tensor_triton_dtype": Difference("the method is of no use on Triton", 200),
     "probe/response_parameters": Difference(PARAMETERS, 200, "InferenceResponse object"),
     "probe/response_has_parameters": Difference(PARAMETERS, 200, "True"),
@@ -92,6 +115,7 @@ ANY_INPUT = frozenset(
 
 _FRAME = re.compile(r"^  (?!<repo>/|<backends>/(?!python/))[^\n]*\(\d+\): [^\n]+\n", re.MULTILINE)
 _EMPTY_BLOCK = re.compile(r"\n\nAt:\n(?!  )")
+_PRIVATE_PREFIX = re.compile(r"pytriton_lite_\d+_\w+\.")
 _SIGNATURES = re.compile(
     r"(The following argument types are supported:)\n.*?(?=\n\nAt:|\Z)", re.DOTALL
 )
@@ -112,6 +136,11 @@ def comparable(text: str, any_of: Iterable[str] = ()) -> str:
     for name in any_of:
         text = text.replace(f"'{name}'", "'one of the inputs'")
     return text
+
+
+def without_prefix(text: str) -> str:
+    """Return a text without the private package that `__name__` of a model's modules begins with."""
+    return _PRIVATE_PREFIX.sub("", text)
 
 
 def exact(value: Any) -> str:

@@ -19,7 +19,15 @@ import pytriton_lite as ptl
 from pytriton_lite.errors import ErrorCode
 
 from .cases import GROUPS, LATER_GROUPS
-from .differences import ANY_INPUT, DIFFERENCES, OUTPUTS_ARE_A_DICT, TRIED_PATHS, comparable, exact
+from .differences import (
+    ANY_INPUT,
+    DIFFERENCES,
+    OUTPUTS_ARE_A_DICT,
+    TRIED_PATHS,
+    comparable,
+    exact,
+    without_prefix,
+)
 from .record import normaliser, readable, write_group
 from .schema import Group, InferCase, LoadCase, Values
 
@@ -104,7 +112,7 @@ class Loaded:
         if not isinstance(value, bytes):
             return value
         item = readable(value)
-        return self.normalise(item) if isinstance(item, str) else item
+        return without_prefix(self.normalise(item)) if isinstance(item, str) else item
 
 
 def array(values: Values) -> npt.NDArray[Any]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, assert_type
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import CapsuleType, assert_type
 
 import pytriton_lite as ptl
 
@@ -48,7 +47,7 @@ def main(repository: str) -> str:
         assert_type(out.size, int)
         assert_type(out.data_ptr, int)
         assert_type(out.numpy(), npt.NDArray[Any])
-        assert_type(out.__dlpack__(max_version=(1, 0)), CapsuleType)
+        assert_type(out.__dlpack_device__(), tuple[int, int])
         note = response.outputs["NOTE"].to_string_array()
         assert_type(note, npt.NDArray[np.str_])
         return str(note[0])

@@ -39,12 +39,14 @@ def test_serialize(elements, encoded):
     assert got == encoded
 
 
-def test_a_subclass_of_bytes_is_taken_raw():
+def test_a_subclass_of_bytes_is_its_str():
+    # Triton's helper compares types, so that numpy's bytes are not taken raw.
     class Sub(bytes):
         def __str__(self):
-            return "not this"
+            return "text"
 
-    assert serialize_byte_tensor(objects(Sub(b"a"), np.bytes_(b"b"))) == b"\1\0\0\0a\1\0\0\0b"
+    assert serialize_byte_tensor(objects(Sub(b"a"))) == b"\4\0\0\0text"
+    assert serialize_byte_tensor(objects(np.bytes_(b"b"))) == b"\4\0\0\0b'b'"
 
 
 def test_a_numpy_str_is_its_utf8():

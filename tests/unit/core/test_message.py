@@ -55,8 +55,6 @@ def test_defaults():
     assert request.is_cancelled() is False
     assert type(request.trace()) is InferenceTrace
     assert request.trace().get_context() is None
-    assert request.batch_size == 0
-    assert request.priority == 0
 
 
 def test_order_of_positional_arguments(tensor):
@@ -72,7 +70,7 @@ def test_order_of_positional_arguments(tensor):
     assert request.flags() == 1
     assert request.timeout() == 500
     assert request.trace() is trace
-    assert request.parameters() == '{"key":"value"}'
+    assert request.parameters() == '{"key": "value"}'
 
 
 @pytest.mark.parametrize("missing", ["inputs", "requested_output_names", "model_name"])
@@ -143,9 +141,7 @@ def test_a_misspelt_keyword_gets_a_hint():
 
 
 def test_none_among_the_inputs(tensor):
-    text = (
-        r"^Input tensor for request with id 'r7' and model name 'callee' should not be empty\.$"
-    )
+    text = r"^Input tensor for request with id 'r7' and model name 'callee' should not be empty\.$"
     with pytest.raises(TritonModelException, match=text):
         make_request(inputs=[tensor, None], request_id="r7", model_name="callee")
 
@@ -197,7 +193,7 @@ def test_text_may_be_utf8_bytes():
     assert request.requested_output_names() == {"ö"}
 
 
-# -- parameters ------------------------------------------------------------------------
+# -- parameters: blanks in what model code made, none in what a client sent ---------------
 
 
 @pytest.mark.parametrize(
@@ -205,12 +201,12 @@ def test_text_may_be_utf8_bytes():
     [
         (None, "{}"),
         ({}, "{}"),
-        ({"b": True, "i": -3, "s": "x"}, '{"b":true,"i":-3,"s":"x"}'),
-        ({"quote": '"'}, '{"quote":"\\""}'),
+        ({"b": True, "i": -3, "s": "x"}, '{"b": true, "i": -3, "s": "x"}'),
+        ({"quote": '"'}, '{"quote": "\\""}'),
     ],
 )
 @pytest.mark.parametrize("make", [make_request, InferenceResponse])
-def test_parameters_are_compact_json(make, given, text):
+def test_parameters_are_json_with_blanks(make, given, text):
     made = make(parameters=given)
     assert made.parameters() == text
     assert json.loads(made.parameters()) == (given or {})
@@ -248,7 +244,7 @@ def test_parameters_are_taken_as_they_are_now():
     given = {"a": 1}
     request = make_request(parameters=given)
     given["a"] = 2
-    assert request.parameters() == '{"a":1}'
+    assert request.parameters() == '{"a": 1}'
 
 
 # -- InferenceRequest: methods ---------------------------------------------------------
@@ -342,7 +338,7 @@ def test_response_by_position(tensor):
     assert response.output_tensors() == [tensor]
     assert response.error() is error
     assert response.has_error() is True
-    assert response.parameters() == '{"a":1}'
+    assert response.parameters() == '{"a": 1}'
 
 
 @pytest.mark.parametrize("kind", [list, tuple])
@@ -430,6 +426,7 @@ def test_codes(name, number):
     assert int(code) == number
     assert code.name == name
     assert type(code).__name__ == "__ErrorCode"
+    assert not isinstance(code, int)
     assert type(code).__module__ == "c_python_backend_utils"
     assert TritonError("text", code).code() is code
     assert TritonError(message="text", code=code).code() is code
@@ -494,9 +491,7 @@ def test_memory_types():
 
 def test_preferred_memory():
     PreferredMemory(pb_utils.TRITONSERVER_MEMORY_GPU, 1)
-    PreferredMemory(
-        preferred_memory_type=pb_utils.TRITONSERVER_MEMORY_CPU, preferred_device_id=0
-    )
+    PreferredMemory(preferred_memory_type=pb_utils.TRITONSERVER_MEMORY_CPU, preferred_device_id=0)
     # No accessors.
     memory = PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU)
     assert [name for name in dir(memory) if not name.startswith("_")] == []
@@ -529,3 +524,13 @@ def test_wrong_arguments_of_preferred_memory(args):
 def test_classes_are_closed(kind):
     with pytest.raises(TypeError, match="not an acceptable base type"):
         type("Sub", (kind,), {})
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Tensor, InferenceRequest, InferenceResponse, TritonError, PreferredMemory, InferenceTrace],
+)
+def test_classes_say_that_they_are_tritons(kind):
+    # Section 3.1.
+    assert kind.__module__ == "c_python_backend_utils"
+    assert repr(kind) == f"<class 'c_python_backend_utils.{kind.__name__}'>"

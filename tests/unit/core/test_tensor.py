@@ -76,16 +76,12 @@ def test_writes_show_both_ways():
 
 def layouts():
     base = np.arange(24, dtype=np.int32).reshape(2, 3, 4)
-    raw = np.zeros(24 * 4 + 1, dtype=np.uint8)
-    unaligned = raw[1:].view(np.int32).reshape(2, 3, 4)
-    unaligned[...] = base
     return {
         "transposed": base.T,
         "strided": base[:, :, ::2],
         "reversed": base[::-1],
         "fortran": np.asfortranarray(base),
         "broadcast": np.broadcast_to(np.int32([1, 2]), (3, 2)),
-        "unaligned": unaligned,
         "swapped_axes": base.swapaxes(1, 2),
     }
 
@@ -136,6 +132,18 @@ def test_strides_of_single_and_empty_dims_do_not_make_a_copy():
     assert Tensor("T", empty).as_numpy() is empty
 
 
+def test_unaligned_array_is_not_copied():
+    # Triton asks for C order only.
+    raw = np.zeros(24 * 4 + 1, dtype=np.uint8)
+    array = raw[1:].view(np.int32).reshape(4, 6)
+    array[...] = np.arange(24).reshape(4, 6)
+    assert not array.flags.aligned
+    assert Tensor("T", array).as_numpy() is array
+    copied = Tensor("T", array.T).as_numpy()
+    assert copied.flags.aligned
+    np.testing.assert_array_equal(copied, np.arange(24).reshape(4, 6).T)
+
+
 def test_read_only_array_stays_read_only():
     array = np.arange(3, dtype=np.int64)
     array.flags.writeable = False
@@ -152,6 +160,13 @@ def test_array_subclasses_are_arrays():
     assert Tensor("T", array).as_numpy() is array
     # A copy is a plain array.
     assert type(Tensor("T", np.zeros((2, 3)).view(Sub).T).as_numpy()) is np.ndarray
+
+
+def test_masked_arrays_fail_as_on_triton():
+    # Its binding asks the array for an attribute that no masked array has.
+    text = r"^'numpy\.ndarray' object has no attribute 'c_contiguous'$"
+    with pytest.raises(AttributeError, match=text):
+        Tensor("T", np.ma.masked_array([1.0, 2.0], [0, 1]))
 
 
 @pytest.mark.parametrize(
