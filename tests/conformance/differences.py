@@ -67,7 +67,6 @@ DIFFERENCES: Mapping[str, Difference] = {
     "load/ac_bad_type_output": Difference("a wrong data_type is an error here", 400, "FLOAT"),
     "ac_bad_type/request": Difference("the model is not loaded here", 404, "ac_bad_type"),
     "load/ac_name_number": Difference("a name that is no text is an error here", 400, "name"),
-    "ac_name_number/request": Difference("the model is not loaded here", 404, "ac_name_number"),
     # Values of pb_utils
     "probe/tensor_subclassed": Difference(
         "Tensor is final here", 200, "not an acceptable base type"

@@ -87,7 +87,7 @@ class Liar:
         raise ValueError("no array")
 
     def __len__(self):
-        return -1
+        raise TypeError("no length")
 
 
 class Exporter:
@@ -193,7 +193,7 @@ MAKERS = [
     lambda: Exporter(None),
     lambda: Exporter(5),
     lambda: Exporter(Producer(GOOD).capsule()),
-    lambda: GOOD.__dlpack__(),
+    GOOD.__dlpack__,
     lambda: pb_utils.Tensor("IN0", GOOD),
     pb_utils.InferenceResponse,
     lambda: ptl.Tensor("FP32", [2, 2], bytes(16)),
