@@ -55,6 +55,7 @@ class LoopBridge:
             raise RequestTimeoutError(
                 f"Request to model '{queue.model_name}' was not answered in time and is cancelled",
                 model=queue.model_name,
+                request_id=slot.request_id,
             ) from None
         finally:
             if self._futures.pop(slot, None) is not None:

@@ -33,8 +33,8 @@ class _Utils(ModuleType):
         )
         if name in pb_utils.NATIVE_NAMES or name == "get_model_dir":
             error.add_note(
-                f"{name} exists only after the model's module was imported, on Triton too: use it in "
-                "functions; for annotations, write `from __future__ import annotations`"
+                f"{name} exists only after the model's module was imported, on Triton too: use "
+                "it in functions; for annotations, write `from __future__ import annotations`"
             )
         raise error
 
@@ -81,7 +81,7 @@ _replaced: dict[str, ModuleType] = {}
 
 def install() -> None:
     """Register the modules; each call needs one `uninstall`."""
-    global _users
+    global _users  # noqa: PLW0603 - sys.modules is the process's, so its users are counted there
     with _lock:
         _users += 1
         if _users > 1:
@@ -92,12 +92,12 @@ def install() -> None:
             if name in sys.modules:
                 _replaced[name] = sys.modules[name]
             sys.modules[name] = module
-        sys.meta_path.append(_finder)  # type: ignore[arg-type]  # a finder needs find_spec only
+        sys.meta_path.append(_finder)
 
 
 def uninstall() -> None:
     """Take the modules out again when nobody uses them any more."""
-    global _users
+    global _users  # noqa: PLW0603 - see install
     with _lock:
         _users -= 1
         if _users:
@@ -107,5 +107,5 @@ def uninstall() -> None:
         sys.modules.update(_replaced)
         _replaced.clear()
         if _finder in sys.meta_path:
-            sys.meta_path.remove(_finder)  # type: ignore[arg-type]
+            sys.meta_path.remove(_finder)
         _finder.forget()

@@ -94,7 +94,7 @@ class Repository:
 
     def names(self) -> list[str]:
         """Names of all model folders, sorted. A name in two repositories is listed once."""
-        found = set()
+        found: set[str] = set()
         for repository in self._options.repositories:
             try:
                 found.update(entry.name for entry in os.scandir(repository) if entry.is_dir())
@@ -111,7 +111,8 @@ class Repository:
             )
         if "/" in name or name == "..":
             raise InvalidArgumentError(
-                f"invalid model name '{name}', model name must not contain path traversal characters"
+                f"invalid model name '{name}', model name must not contain path traversal "
+                "characters"
             )
         folders = [os.path.join(repository, name) for repository in self._options.repositories]
         found = [folder for folder in folders if os.path.isdir(folder)]
@@ -155,7 +156,7 @@ class Repository:
             try:
                 self.load(name)
             except ModelLoadError as error:
-                failures.extend(error.exceptions)
+                failures.extend(e for e in error.exceptions if isinstance(e, TritonError))
 
         with ThreadPoolExecutor(
             max(1, self._options.model_load_thread_count), thread_name_prefix="model-load"
@@ -195,7 +196,8 @@ class Repository:
             numbers = select_versions(version_policy_of(message), _version_folders(name, folder))
             if not numbers:
                 none = InvalidArgumentError(
-                    f"at least one version must be available under the version policy of model '{name}'",
+                    "at least one version must be available under the version policy of model "
+                    f"'{name}'",
                     model=name,
                 )
                 raise ModelLoadError(f"load failed for model '{name}': {none}\n", [none])
@@ -353,7 +355,8 @@ class Repository:
         """Why nobody answers; texts of Triton."""
         if self._is_stopped:
             return UnavailableError(
-                "Server is stopping, scheduler for model has stopped accepting new inference requests",
+                "Server is stopping, scheduler for model has stopped accepting new inference "
+                "requests",
                 model=name,
             )
         model = self._models.get(name)
@@ -437,7 +440,8 @@ def _version_folders(name: str, folder: str) -> list[int]:
             continue
         if not (entry.name.isascii() and entry.name.isdigit()):
             _log.warning(
-                "model '%s': ignore version directory '%s' which fails to convert to integral number",
+                "model '%s': ignore version directory '%s' which fails to convert to integral "
+                "number",
                 name,
                 entry.name,
             )

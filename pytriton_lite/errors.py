@@ -119,7 +119,7 @@ class UnknownError(TritonError):
 
 
 class InternalError(TritonError):
-    """The model failed while it ran, or this package has a defect (then the text asks to report it)."""
+    """The model failed, or this package has a defect; then the text asks to report it."""
 
     code = ErrorCode.INTERNAL
 
@@ -196,7 +196,8 @@ class ConfigError(InvalidArgumentError):
         self.hint = hint
 
 
-class ModelLoadError(ExceptionGroup[TritonError], TritonError):
+# The group's own `message` is read-only.
+class ModelLoadError(ExceptionGroup[TritonError], TritonError):  # type: ignore[override]
     """One or more models failed to load.
 
     ``exceptions`` holds one `TritonError` per failed model; its ``model`` tells
@@ -206,6 +207,7 @@ class ModelLoadError(ExceptionGroup[TritonError], TritonError):
     code = ErrorCode.INTERNAL
 
     def __new__(cls, message: str, exceptions: Sequence[TritonError]) -> Self:
+        """Make the group; ExceptionGroup takes its arguments here."""
         return super().__new__(cls, message, list(exceptions))
 
     def __init__(self, message: str, exceptions: Sequence[TritonError]) -> None:
@@ -216,7 +218,7 @@ class ModelLoadError(ExceptionGroup[TritonError], TritonError):
         self.model = models.pop() if len(models) == 1 else None
 
     @override
-    def derive(self, excs: Sequence[Any]) -> ModelLoadError:
+    def derive(self, excs: Sequence[Any]) -> ModelLoadError:  # type: ignore[override]
         return ModelLoadError(self.message, excs)
 
     @override

@@ -164,7 +164,8 @@ class Model(ModelCalls):
                 _flags(sequence_start, sequence_end), timeout,
             ),
         )  # fmt: skip
-        return self._run(served, request, timeout_s)
+        response: InferenceResponse = self._run(served, request, timeout_s)
+        return response
 
     def submit(
         self,
@@ -191,6 +192,7 @@ class Model(ModelCalls):
                 _flags(sequence_start, sequence_end), timeout,
             ),
         )  # fmt: skip
+        self._check_thread(served)
         future = _RequestFuture()
         future.attach(served.queue, served.queue.submit(request, future.complete))
         return future
@@ -289,7 +291,7 @@ class Model(ModelCalls):
             request.timeout,
         )
 
-    def _fields(
+    def _fields(  # noqa: PLR0917 - called with all of them, in this order
         self,
         outputs: Sequence[str] | None,
         parameters: Mapping[str, Parameter] | None,
@@ -303,12 +305,14 @@ class Model(ModelCalls):
         for name, value in (("priority", priority), ("timeout", timeout), ("flags", flags)):
             if not isinstance(value, int) or not 0 <= value < 1 << (32 if name == "flags" else 64):
                 raise InvalidArgumentError(
-                    f"{name} of a request to model '{self._name}' must be a non-negative int, got {value!r}",
+                    f"{name} of a request to model '{self._name}' must be a non-negative int, got "
+                    f"{value!r}",
                     model=self._name,
                 )
         if request_id is not None and not isinstance(request_id, str):
             raise InvalidArgumentError(
-                f"request_id of a request to model '{self._name}' must be a str, got {request_id!r}",
+                f"request_id of a request to model '{self._name}' must be a str, got "
+                f"{request_id!r}",
                 model=self._name,
             )
         is_id = isinstance(correlation_id, str) or (
@@ -422,8 +426,8 @@ def _plain_parameters(parameters: Mapping[str, Parameter], model_name: str) -> d
             )
         if key.startswith("triton_"):
             raise InvalidArgumentError(
-                "parameter keys starting with 'triton_' are reserved for Triton usage and should not be "
-                "specified.",
+                "parameter keys starting with 'triton_' are reserved for Triton usage and should "
+                "not be specified.",
                 model=model_name,
             )
         if isinstance(value, bool | np.bool_):
@@ -436,7 +440,8 @@ def _plain_parameters(parameters: Mapping[str, Parameter], model_name: str) -> d
             plain[key] = str(value)
         else:
             raise InvalidArgumentError(
-                f"parameter '{key}' has invalid type. It should be either 'int', 'bool', or 'string'.",
+                f"parameter '{key}' has invalid type. It should be either 'int', 'bool', or "
+                "'string'.",
                 model=model_name,
             )
     return plain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,12 @@ from pytriton_lite._backend import BackendTable, backend_table
 from pytriton_lite._loading import backends_of
 from pytriton_lite._options import ModelControlMode, Options, StrPath, make_options
 from pytriton_lite._repository import ModelIndexEntry, Repository
-from pytriton_lite.errors import ModelLoadError, NotFoundError, UnavailableError
+from pytriton_lite.errors import (
+    ModelLoadError,
+    NotFoundError,
+    UnavailableError,
+    UnsupportedError,
+)
 from pytriton_lite.model import Model
 
 _log = logging.getLogger("pytriton_lite.server")
@@ -213,8 +219,6 @@ class Server:
         """
         self._check_explicit()
         if parameters:
-            from pytriton_lite.errors import UnsupportedError
-
             raise UnsupportedError(
                 "load parameters (config and file overrides) are not supported yet"
             )
@@ -312,6 +316,9 @@ def _stop_servers() -> None:
     for server in list(_running):
         server.stop()
 
+
+# A forked child has the models' memory, but none of their threads, and must not finalize them.
+os.register_at_fork(after_in_child=_running.clear)
 
 # Before the interpreter joins threads: `atexit` would come after a backend's own
 # non-daemon threads have been waited for, which may never end without `finalize`.

@@ -396,7 +396,8 @@ def _make_model_config_class() -> type[ConfigMessage]:
     found = file or pool.FindFileContainingSymbol(f"{_PACKAGE}.ModelConfig")
     # All classes now, those of nested messages as well: made later, they would race again.
     classes = _message_classes(found.message_types_by_name.values(), message_factory)
-    return classes[f"{_PACKAGE}.ModelConfig"]
+    model_config: type[ConfigMessage] = classes[f"{_PACKAGE}.ModelConfig"]
+    return model_config
 
 
 def _message_classes(descriptors: Any, message_factory: Any) -> dict[str, Any]:

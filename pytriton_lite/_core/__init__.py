@@ -1,1 +1,4 @@
-"""Compiled hot path: tensors, requests, validation, the queue. Imports nothing but `errors` and `_dtypes`."""
+"""Compiled hot path: tensors, requests, validation, the queue.
+
+Imports nothing of this package but `errors` and `_dtypes`.
+"""

@@ -86,12 +86,16 @@ cdef class ModelCalls:
         outcome = _call(served, served.spec.build(inputs, ""), timeout_s, True)
         if type(outcome) is dict:
             return outcome
-        return (<InferenceResponse> outcome).arrays()
+        return (<InferenceResponse> outcome).to_arrays()
 
     def _prepare(self, inputs, options):
         """(served version, pb request) of a call with options."""
         cdef ServedVersion served = self.served()
         return served, served.spec.request(inputs, **options)
+
+    def _check_thread(self, ServedVersion served):
+        """Refuse to run an inline model on a thread whose event loop it would block."""
+        _check_thread(served)
 
     def _run(self, ServedVersion served, InferenceRequest request, timeout_s):
         return _call(served, request, timeout_s, False)
@@ -101,10 +105,15 @@ cdef object _call(ServedVersion served, InferenceRequest request, object timeout
     cdef int64_t deadline_ns = 0
     if timeout_s is not None:
         deadline_ns = ptl_now_ns() + <int64_t> (<double> timeout_s * 1e9)
+    _check_thread(served)
+    return served.queue.call(request, deadline_ns, wants_arrays)
+
+
+cdef int _check_thread(ServedVersion served) except -1:
     if served.queue.is_inline and _running_loop() is not None:
         raise UnsupportedError(
             f"Model '{served.model_name}' runs inline, and this thread runs an event loop that the "
             "call would block: await async_run(), or load it with execution='thread'",
             model=served.model_name,
         )
-    return served.queue.call(request, deadline_ns, wants_arrays)
+    return 0

@@ -22,5 +22,5 @@ cdef class Contract:
     cdef object _outcome(
         self, InferenceRequest request, InferenceResponse response, Py_ssize_t held, bint wants_arrays
     )
-    cdef object _failure(self, str text, object cause)
+    cdef object _failure(self, InferenceRequest request, str text, object cause)
     cdef int _let_go(self, InferenceRequest request, Py_ssize_t holders) except -1

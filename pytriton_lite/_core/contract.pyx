@@ -120,8 +120,8 @@ cdef class Contract:
                 raise
             self._let_go(request, holders)
             if type(error) is _NoExecute:
-                return self._failure(str(error), None)
-            return self._failure(self.describe(error), error)
+                return self._failure(request, str(error), None)
+            return self._failure(request, self.describe(error), error)
         set_current(outer)
         self._let_go(request, holders)
         if (type(returned) is list and PyList_GET_SIZE(returned) == 1
@@ -141,7 +141,7 @@ cdef class Contract:
                 "execute returned None in place of a response, but no response sender was taken that "
                 "could answer the request; real Triton would leave the client waiting for ever."
             )
-        return self._failure(text, None)
+        return self._failure(request, text, None)
 
     cdef object _execute(self, list requests):
         try:
@@ -190,7 +190,7 @@ cdef class Contract:
                     try:
                         payload = self._reshaped(tensor.tensor_name, payload)
                     except ValueError as error:
-                        return self._failure(str(error), error)
+                        return self._failure(request, str(error), error)
                 if tensor.data_type == DT_BF16:
                     is_plain = False
                     if bfloat16_names is None:
@@ -224,12 +224,12 @@ cdef class Contract:
             dims = [next(variable, 1) if d == -1 else d for d in dims]
         return payload.reshape(lead + dims)
 
-    cdef object _failure(self, str text, object cause):
+    cdef object _failure(self, InferenceRequest request, str text, object cause):
         if self.namespace is not None:
             text = self.namespace.plain(text)
         error = InternalError(
             f"Failed to process the request(s) for model '{self.instance_name}', message: {text}",
-            model=self.model_name,
+            model=self.model_name, request_id=request.id or None,
         )
         if cause is not None:
             error.__cause__ = cause

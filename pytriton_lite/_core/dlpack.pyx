@@ -17,8 +17,7 @@ from libc.string cimport memcpy
 
 from pytriton_lite._core cimport array as arrays
 from pytriton_lite._core.array cimport (
-    DT_BF16, DT_BOOL, DT_BYTES, DT_COUNT, DT_FP16, DT_FP32, DT_FP64, DT_INT8, DT_INT16, DT_INT32,
-    DT_INT64, DT_INVALID, DT_UINT8, DT_UINT16, DT_UINT32, DT_UINT64, ArrayView,
+    DT_BF16, DT_BOOL, DT_FP16, DT_FP32, DT_FP64, DT_INT8, DT_INVALID, DT_UINT8, ArrayView,
 )
 from pytriton_lite._core.dlpack_abi cimport *
 

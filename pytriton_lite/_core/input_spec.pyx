@@ -17,7 +17,7 @@ import sys
 import numpy as np
 
 from pytriton_lite._core cimport array as arrays
-from pytriton_lite._core.array cimport DT_BF16, DT_BOOL, DT_BYTES, DT_FP16, DT_INVALID, ArrayView
+from pytriton_lite._core.array cimport DT_BF16, DT_BYTES, DT_INVALID, ArrayView
 from pytriton_lite._core.bytes_tensor cimport to_bytes_elements
 from pytriton_lite._core.dlpack cimport DLPackTensor
 from pytriton_lite._core.message cimport NO_DETAILS, InferenceRequest, RequestDetails
@@ -25,7 +25,7 @@ from pytriton_lite._core.reply cimport Tensor as PublicTensor
 from pytriton_lite._core.reply import Tensor as PublicTensorType
 from pytriton_lite._core.tensor cimport SpareArray, Tensor, input_tensor
 from pytriton_lite._dtypes import BY_NUMBER
-from pytriton_lite.errors import InvalidArgumentError
+from pytriton_lite.errors import InvalidArgumentError, TritonError
 
 cdef str _NOTE = (
     "NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be "
@@ -131,7 +131,11 @@ cdef class InputSpec:
                     request.batch_size = batch
                 request.tensors = tensors
                 return request
-        request.tensors = self._build_slowly(inputs, request_id, request)
+        try:
+            request.tensors = self._build_slowly(inputs, request_id, request)
+        except TritonError as error:
+            error.request_id = request_id or None
+            raise
         return request
 
     def request(

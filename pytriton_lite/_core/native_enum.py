@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 
 class NativeEnum:
     """Base of the enums of `c_python_backend_utils`; members are class attributes."""
 
     __slots__ = ("_name", "_value")
-    __members__: dict[str, NativeEnum]
+    _name: str
+    _value: int
+    __members__: ClassVar[dict[str, NativeEnum]]
 
     def __new__(cls, value: int) -> NativeEnum:
         """Find the member of a value."""
@@ -54,14 +56,14 @@ class NativeEnum:
 
 def make_enum(qualname: str, names: tuple[str, ...]) -> type[NativeEnum]:
     """Make an enum whose members are numbered from 0."""
-    made = type(
+    made: type[NativeEnum] = type(
         qualname.rpartition(".")[2],
         (NativeEnum,),
         {"__slots__": (), "__module__": "c_python_backend_utils", "__qualname__": qualname},
     )
     made.__members__ = {}
     for value, name in enumerate(names):
-        member = object.__new__(made)
+        member: NativeEnum = object.__new__(made)
         member._name, member._value = name, value
         made.__members__[name] = member
         setattr(made, name, member)

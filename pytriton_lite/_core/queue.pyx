@@ -7,7 +7,6 @@ the callers themselves. Who waits sleeps on the word of its own slot, see sync.p
 """
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
 
@@ -18,7 +17,7 @@ from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.reply cimport InferenceResponse
 from pytriton_lite._core.sync cimport *
 from pytriton_lite.errors import (
-    CancelledError, InternalError, RequestTimeoutError, UnavailableError, UnsupportedError,
+    CancelledError, InternalError, RequestTimeoutError, UnavailableError,
 )
 
 cdef extern from *:
@@ -60,6 +59,11 @@ cdef class CallSlot:
     def get(self):
         """The outcome of a finished slot: an InferenceResponse, or an exception object."""
         return self.outcome
+
+    @property
+    def request_id(self):
+        """Id of the request, or None."""
+        return self.request.id or None
 
     def is_abandoned(self):
         """Whether the caller gave the request up."""
@@ -157,7 +161,7 @@ cdef class RequestQueue:
 
     cdef object _wait(self, CallSlot slot, int64_t deadline_ns):
         """Sleep until the slot is done, a signal handler raises, or the time is up."""
-        cdef int woken
+        cdef int woken = PTL_INTERRUPTED  # a signal may have come before
         cdef uint32_t word
         cdef Executor executor
         cdef InferenceRequest request
@@ -170,15 +174,15 @@ cdef class RequestQueue:
                 request = slot.request
                 slot.request = None
                 return self._lead(executor, request, slot.wants_arrays)
-            with nogil:
-                woken = ptl_sleep(&slot.node.word, word, deadline_ns)
             if woken == PTL_INTERRUPTED:
                 try:
                     PyErr_CheckSignals()
                 except BaseException:
                     self._withdraw(slot)
                     raise
-            elif woken == PTL_TIMED_OUT and self._withdraw(slot):
+            with nogil:
+                woken = ptl_sleep(&slot.node.word, word, deadline_ns)
+            if woken == PTL_TIMED_OUT and self._withdraw(slot):
                 raise RequestTimeoutError(
                     f"Request to model '{self.model_name}' was not answered in time and is cancelled",
                     model=self.model_name, request_id=slot.request.id or None,
@@ -347,7 +351,6 @@ cdef class RequestQueue:
 
     def add_inline(self, Executor executor):
         """Offer an initialised inline instance to the callers."""
-        cdef ptl_node *node
         self.executors.append(executor)
         self.queue.worker_count += 1
         self._run_others(executor)

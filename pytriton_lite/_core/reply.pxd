@@ -17,7 +17,7 @@ cdef class InferenceResponse:
     cdef readonly str model_name
     cdef readonly long model_version
 
-    cdef dict arrays(self)
+    cdef dict to_arrays(self)
     cdef int type_number_of(self, str name)
 
 

@@ -5,7 +5,7 @@ cimport cython
 import numpy as np
 
 from pytriton_lite._core cimport array as arrays
-from pytriton_lite._core.array cimport DT_BF16, DT_BYTES, DT_INVALID, ArrayView
+from pytriton_lite._core.array cimport DT_BF16, DT_BYTES, ArrayView
 from pytriton_lite._core.bytes_tensor cimport to_bytes_elements
 from pytriton_lite._core.dlpack cimport DLPackTensor, consume, export_array, export_device
 from pytriton_lite._core.bytes_tensor import deserialize_bytes_tensor
@@ -250,7 +250,7 @@ cdef class InferenceResponse:
         arrays.describe(payload, &view)
         return view.data_type
 
-    cdef dict arrays(self):
+    cdef dict to_arrays(self):
         for payload in self.payloads.values():
             if self.bfloat16_names is not None or type(payload) is DLPackTensor:
                 return {name: self[name] for name in self.payloads}
@@ -258,7 +258,7 @@ cdef class InferenceResponse:
 
     def to_dict(self):
         """Outputs as ndarrays by name; a new dict."""
-        return dict(self.arrays())
+        return dict(self.to_arrays())
 
     def __getitem__(self, str name):
         payload = self.payloads.get(name)

@@ -112,7 +112,7 @@ class ImportedModel:
         add_native_names(self._utils, _constant(code.version_folder))
 
     def errors(self) -> _ModelErrors:
-        """Context in which an exception of model code becomes an InternalError with Triton's text."""
+        """Context in which an exception of model code becomes an InternalError."""
         return _ModelErrors(self.code.model_name, self.namespace)
 
     def describe(self, error: BaseException) -> str:

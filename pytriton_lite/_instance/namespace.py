@@ -123,7 +123,7 @@ class ModuleNamespace:
         package.__path__ = self._search_path = [os.path.realpath(p) for p in search_path]
         package.__spec__ = ModuleSpec(self.root, None, is_package=True)
         sys.modules[self.root] = package
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type]  # a finder needs find_spec only
+        sys.meta_path.insert(0, self)
 
     # -- loading -----------------------------------------------------------------------
 
@@ -229,17 +229,14 @@ class ModuleNamespace:
             return True
         if installed is not None:
             return False
-        if self._adopt_added_folders():
-            if self.find_spec(self.prefix + top, self._search_path) is not None:
-                return True
-        return None
+        self._adopt_added_folders()
+        found = self.find_spec(self.prefix + top, self._search_path)
+        return None if found is None else True
 
-    def _adopt_added_folders(self) -> bool:
+    def _adopt_added_folders(self) -> None:
         """Search folders of the model's that its code has added to `sys.path`."""
         added = [p for p in map(os.path.realpath, sys.path) if self._is_own_folder(p)]
-        fresh = [p for p in added if p not in self._search_path]
-        self._search_path.extend(fresh)
-        return bool(fresh)
+        self._search_path.extend(p for p in added if p not in self._search_path)
 
     def _is_own_folder(self, path: str) -> bool:
         return os.path.join(path, "").startswith(tuple(self._folders))
@@ -291,7 +288,7 @@ class ModuleNamespace:
     def close(self) -> None:
         """Forget the modules and undo what they did to `sys.path`. Safe to call twice."""
         if self in sys.meta_path:
-            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            sys.meta_path.remove(self)
         for name in list(sys.modules):
             if name != self.root and not name.startswith(self.prefix):
                 continue

@@ -46,8 +46,8 @@ class ModelConfig:
         if configured > max_batch_size:
             raise ValueError(
                 f"configuration specified max_batch_size {configured}, but in "
-                f"auto-complete-config function for model '{_name_of(self._model_config)}' specified "
-                f"max_batch_size {max_batch_size}"
+                f"auto-complete-config function for model '{_name_of(self._model_config)}' "
+                f"specified max_batch_size {max_batch_size}"
             )
         self._model_config["max_batch_size"] = max_batch_size
 
@@ -63,8 +63,8 @@ class ModelConfig:
             if other in self._model_config:
                 raise ValueError(
                     f"Configuration specified scheduling_choice as '{other}', but "
-                    f"auto-complete-config function for model '{_name_of(self._model_config)}' tries to set "
-                    "scheduling_choice as 'dynamic_batching'"
+                    f"auto-complete-config function for model '{_name_of(self._model_config)}' "
+                    "tries to set scheduling_choice as 'dynamic_batching'"
                 )
         self._model_config.setdefault("dynamic_batching", {})
 

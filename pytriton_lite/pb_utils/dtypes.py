@@ -1,4 +1,4 @@
-"""Conversions between Triton's data types and numpy's, as `triton_python_backend_utils` has them."""
+"""Conversions between Triton's data types and numpy's, as in `triton_python_backend_utils`."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from pytriton_lite._core.native_enum import LogLevel, NativeEnum
 
-
+_INFO = LogLevel(0)
 _TO_LOGGING = (logging.INFO, logging.WARNING, logging.ERROR, logging.DEBUG)  # by LogLevel
 
 
@@ -50,7 +50,7 @@ def make_logger_class(logger: logging.Logger) -> type[Any]:
             raise TypeError("c_python_backend_utils.Logger: No constructor defined!")
 
         @staticmethod
-        def log(message: str, level: NativeEnum = LogLevel(0)) -> None:
+        def log(message: str, level: NativeEnum = _INFO) -> None:
             """Log `message` at `level`, a member of the enum."""
             if not isinstance(level, LogLevel):
                 raise TypeError(

@@ -138,7 +138,7 @@ def comparable(text: str, any_of: Iterable[str] = ()) -> str:
 
 
 def without_prefix(text: str) -> str:
-    """Return a text without the private package that `__name__` of a model's modules begins with."""
+    """Return a text without the private package in which a model's modules live."""
     return _PRIVATE_PREFIX.sub("", text)
 
 

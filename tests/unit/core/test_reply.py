@@ -10,6 +10,7 @@ import copy
 import gc
 import pickle
 import textwrap
+import threading
 
 import numpy as np
 import pytest
@@ -571,7 +572,26 @@ def test_answers_of_an_identity_model_are_independent(run):
     assert [part.tolist() for part in parts] == [[i + 1, i + 2] for i in range(5)]
 
 
-def test_inputs_of_other_shapes_and_types_in_turn(run):
+def test_answers_of_several_callers_at_once(run):
+    # Two callers never get, nor see, each other's memory, whatever is reused between requests.
+    model = run("return self.response(pb_utils.Tensor('OUT', x.as_numpy()))")
+    barrier = threading.Barrier(4)
+    failures = []
+
+    def call(number):
+        barrier.wait(30)
+        kept = [(model({"IN": X + i})["OUT"], i) for i in range(number, 400, 4)]
+        failures.extend(i for answer, i in kept if answer.tolist() != (X + i).tolist())
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+
+
+def test_inputs_of_other_shapes_in_turn(run):
     model = run("return self.response(pb_utils.Tensor('OUT', x.as_numpy()))")
     for size in (4, 0, 5, 4, 100_000, 3, 4):
         array = np.arange(size, dtype=np.float32)
