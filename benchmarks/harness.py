@@ -184,7 +184,7 @@ def of(rounds: list[Figures], figure: str) -> list[float]:
 
 
 def tight(call: Callable[[], object], count: int) -> Callable[[], Figures]:
-    """Measure of ``ns`` per call in a loop of `count` calls: for calls near the clock's own cost."""
+    """Measure of ``ns`` per call in a loop of `count` calls, each near the clock's own cost."""
 
     def measure() -> Figures:
         begin = time.perf_counter_ns()
@@ -233,7 +233,8 @@ def model_object(name: str, config: Mapping[str, Any]) -> Any:
     """
     path = MODELS / name / "1" / "model.py"
     spec = importlib.util.spec_from_file_location(f"bench_{name}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     model = module.TritonPythonModel()

@@ -16,6 +16,6 @@ cdef class DLPackTensor:
     cdef object array(self)
 
 
-cdef DLPackTensor consume(object capsule, bint as_triton)
+cdef DLPackTensor consume(object capsule)
 cdef object export_array(object array, int data_type, bint versioned, uint64_t flags)
 cdef object export_device(DLPackTensor source, bint versioned)

@@ -2,6 +2,7 @@ from typing_extensions import disjoint_base
 
 @disjoint_base
 class DLPackTensor:
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
     @property
     def data_type(self) -> int: ...
     @property

@@ -26,7 +26,6 @@ cdef extern from "Python.h":
 
 cdef const char *_LEGACY = "dltensor"
 cdef const char *_USED_LEGACY = "used_dltensor"
-cdef const char *_USED_LEGACY_TRITON = "used_dlpack"  # the name that Triton gives it
 cdef const char *_VERSIONED = "dltensor_versioned"
 cdef const char *_USED_VERSIONED = "used_dltensor_versioned"
 
@@ -91,12 +90,19 @@ cdef class DLPackTensor:
             if legacy.deleter != NULL:
                 legacy.deleter(legacy)
 
+    def __init__(self):
+        raise TypeError("a DLPackTensor is made from a capsule only")
+
     @property
     def shape(self):
+        if self.tensor == NULL:
+            return ()
         return tuple([self.tensor.shape[i] for i in range(self.tensor.ndim)])
 
     @property
     def device(self):
+        if self.tensor == NULL:
+            return (kDLCPU, 0)
         return (self.tensor.device.device_type, self.tensor.device.device_id)
 
     cdef bint is_on_cpu(self) noexcept:
@@ -128,11 +134,13 @@ cdef class DLPackTensor:
         )
 
 
-cdef DLPackTensor consume(object capsule, bint as_triton):
+cdef DLPackTensor consume(object capsule):
     """Take over the managed tensor of a fresh capsule and rename the capsule.
 
-    Raises BufferError for a used capsule, a newer major version, more dims than
-    numpy can show, or a data type without a Triton name.
+    Raises BufferError for a used capsule, a newer major version, dims that no array can
+    have, or a data type without a Triton name. A used legacy capsule is named
+    ``used_dltensor``, which its producer looks for; Triton's own ``used_dlpack`` makes
+    numpy complain.
     """
     cdef DLPackTensor taken = DLPackTensor.__new__(DLPackTensor)
     cdef DLManagedTensorVersioned *versioned
@@ -153,7 +161,7 @@ cdef DLPackTensor consume(object capsule, bint as_triton):
         taken.is_read_only = (versioned.flags & DLPACK_FLAG_READ_ONLY) != 0
     elif PyCapsule_IsValid(capsule, _LEGACY):
         pointer = PyCapsule_GetPointer(capsule, _LEGACY)
-        PyCapsule_SetName(capsule, _USED_LEGACY_TRITON if as_triton else _USED_LEGACY)
+        PyCapsule_SetName(capsule, _USED_LEGACY)
         taken.managed = pointer
         taken.tensor = &(<DLManagedTensor *> pointer).dl_tensor
     else:
@@ -169,7 +177,26 @@ cdef DLPackTensor consume(object capsule, bint as_triton):
         )
     if not 0 <= taken.tensor.ndim <= arrays.MAX_NDIM:
         raise BufferError(f"DLPack tensor has {taken.tensor.ndim} dimensions")
+    _check_extent(taken)
     return taken
+
+
+cdef int _check_extent(DLPackTensor taken) except -1:
+    cdef DLTensor *tensor = taken.tensor
+    cdef int64_t room = (<int64_t> 1 << 62) // arrays.item_size(taken.data_type)
+    cdef bint is_empty = False
+    cdef int i
+    for i in range(tensor.ndim):
+        if tensor.shape[i] < 0:
+            raise BufferError(f"DLPack tensor has shape {list(taken.shape)}")
+        is_empty = is_empty or tensor.shape[i] == 0
+    for i in range(tensor.ndim):
+        if not is_empty and tensor.shape[i] > room:
+            raise BufferError(f"DLPack tensor of shape {list(taken.shape)} is larger than any memory")
+        room //= max(tensor.shape[i], 1)
+    if tensor.data == NULL and not is_empty:
+        raise BufferError(f"DLPack tensor of shape {list(taken.shape)} has no data")
+    return 0
 
 
 # One block: the managed tensor, then shape and strides (int64 each).

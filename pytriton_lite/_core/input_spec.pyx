@@ -11,16 +11,18 @@ the request; Triton's own order among them is that of a hash table.
 from cpython.list cimport PyList_GET_ITEM
 from libc.stdint cimport int64_t
 
+from collections.abc import Mapping
 import math
 import sys
 
 import numpy as np
+from numpy import ndarray
 
 from pytriton_lite._core cimport array as arrays
 from pytriton_lite._core.array cimport DT_BF16, DT_BYTES, DT_INVALID, ArrayView
 from pytriton_lite._core.bytes_tensor cimport to_bytes_elements
 from pytriton_lite._core.dlpack cimport DLPackTensor
-from pytriton_lite._core.message cimport NO_DETAILS, InferenceRequest, RequestDetails
+from pytriton_lite._core.message cimport InferenceRequest, RequestDetails
 from pytriton_lite._core.reply cimport Tensor as PublicTensor
 from pytriton_lite._core.reply import Tensor as PublicTensorType
 from pytriton_lite._core.tensor cimport SpareArray, Tensor, input_tensor
@@ -110,7 +112,6 @@ cdef class InputSpec:
         cdef Py_ssize_t i = 0, count
         request.id = request_id
         request.output_names = self.output_names
-        request.details = NO_DETAILS
         count = len(<dict> inputs) if type(inputs) is dict else -1
         if self.required_count <= count <= self.total_count:
             tensors = [None] * count
@@ -165,7 +166,13 @@ cdef class InputSpec:
             raise InvalidArgumentError(
                 f"outputs of a request to model '{self.model_name}' must be a list of names, not a str"
             )
-        names = tuple(dict.fromkeys(outputs))
+        try:
+            names = tuple(dict.fromkeys(outputs))
+        except TypeError:
+            raise InvalidArgumentError(
+                f"outputs of a request to model '{self.model_name}' must be a list of names, not {outputs!r}",
+                model=self.model_name,
+            ) from None
         for name in names:
             if name not in self.output_names:
                 raise InvalidArgumentError(
@@ -179,7 +186,7 @@ cdef class InputSpec:
         cdef ArrayView view
         cdef int i, lead = 1 if self.max_batch_size > 0 else 0
         cdef int64_t want
-        if not arrays.describe(value, &view):
+        if type(value) is not ndarray or not arrays.describe(value, &view):
             return None
         if (view.data_type != entry.data_type or view.data_type == DT_BYTES
                 or not view.is_contiguous or view.ndim != entry.ndim + lead):
@@ -210,13 +217,13 @@ cdef class InputSpec:
     cdef list _build_slowly(self, object inputs, str request_id, InferenceRequest request):
         cdef InputEntry entry
         cdef str prefix = _prefix(request_id)
-        try:
+        if isinstance(inputs, Mapping):
             given = dict(inputs)
-        except (TypeError, ValueError):
+        else:
             raise InvalidArgumentError(
                 f"inputs of a request to model '{self.model_name}' must be a mapping of input names "
                 f"to arrays, not {type(inputs).__name__}", model=self.model_name,
-            ) from None
+            )
         self._check_names(given, prefix)
         made = [(self.by_name[name], *self._convert(self.by_name[name], value, prefix))
                 for name, value in given.items()]
@@ -344,6 +351,11 @@ cdef class InputSpec:
 
     def _from_array(self, InputEntry entry, array, str prefix):
         cdef ArrayView view
+        if isinstance(array, np.ma.MaskedArray):
+            raise InvalidArgumentError(
+                f"{prefix}input '{entry.name}' of model '{self.model_name}' is a masked array, whose mask "
+                "would be lost: fill it first", model=self.model_name,
+            )
         arrays.describe(array, &view)
         if view.data_type == DT_INVALID:
             if array.dtype.kind == "U":
@@ -363,7 +375,13 @@ cdef class InputSpec:
         if view.data_type == DT_BYTES:
             if entry.data_type != DT_BYTES:
                 return array, DT_BYTES, tuple(array.shape)
-            return to_bytes_elements(array, False), DT_BYTES, tuple(array.shape)
+            try:
+                return to_bytes_elements(array, False), DT_BYTES, tuple(array.shape)
+            except UnicodeEncodeError as error:
+                raise InvalidArgumentError(
+                    f"{prefix}input '{entry.name}' of model '{self.model_name}' has text that is not UTF-8: "
+                    f"{error}", model=self.model_name,
+                ) from error
         return self._contiguous(array), view.data_type, tuple(array.shape)
 
     def _contiguous(self, array):
@@ -374,9 +392,15 @@ cdef class InputSpec:
     def _array_of(self, InputEntry entry, value, str prefix):
         """ndarray of a scalar, a nested list, or text; these take the data type of the config."""
         row = BY_NUMBER[entry.data_type]
-        if isinstance(value, np.generic) or hasattr(value, "__array__"):
+        if isinstance(value, bytearray):
+            value = bytes(value)
+        is_scalar = isinstance(value, (str, bytes, bool, int, float, np.generic))
+        # One bare value stands for a tensor of one element, of the configured rank.
+        ones = (1,) * (entry.ndim + (self.max_batch_size > 0))
+        if isinstance(value, np.generic) and value.dtype.kind not in "US":
+            return np.asarray(value).reshape(ones)
+        if hasattr(value, "__array__") and not is_scalar and not isinstance(value, type):
             return np.asarray(value)
-        is_scalar = isinstance(value, (str, bytes, bytearray, bool, int, float))
         if not is_scalar and not isinstance(value, (list, tuple)):
             raise InvalidArgumentError(
                 f"{prefix}input '{entry.name}' of model '{self.model_name}' is a "
@@ -395,10 +419,7 @@ cdef class InputSpec:
                 f"{prefix}input '{entry.name}' of model '{self.model_name}' cannot be converted to "
                 f"'{row.protocol_name}': {error}", model=self.model_name,
             ) from error
-        if is_scalar:
-            # One bare value stands for a tensor of one element, of the configured rank.
-            array = array.reshape((1,) * (entry.ndim + (self.max_batch_size > 0)))
-        return array
+        return array.reshape(ones) if is_scalar else array
 
 
 cdef object _text_array(object value):
@@ -410,13 +431,19 @@ cdef object _text_array(object value):
 
 
 cdef object _exact_array(object value, object dtype):
-    """Array of nested numbers in `dtype`; refuses what would change its value or kind."""
+    """Array of nested numbers in `dtype`; refuses another kind, and values that do not fit."""
     array = np.asarray(value)
     if array.size == 0:
         return array.astype(dtype)
     kind = dtype.kind
-    if array.dtype.kind == "O" and kind in "iu":
-        array = np.array(value, dtype=dtype)  # beyond int64: numpy raises when it does not fit
+    if array.dtype.kind in "Of" and kind in "iu":
+        # Python ints beyond int64 become objects or, beside smaller ones, floats.
+        objects = np.array(value, dtype=np.object_)
+        if all([type(element) is int for element in objects.ravel()]):
+            limits = np.iinfo(dtype)
+            if objects.min() < limits.min or objects.max() > limits.max:
+                raise OverflowError(f"a value does not fit into {dtype}")
+            return objects.astype(dtype)
     if (array.dtype.kind == "b") != (kind == "b") or array.dtype.kind not in "biuf":
         raise TypeError(f"expected {'booleans' if kind == 'b' else 'numbers'}, got {array.dtype}")
     if kind in "iu":
@@ -425,7 +452,11 @@ cdef object _exact_array(object value, object dtype):
         limits = np.iinfo(dtype)
         if int(array.min()) < limits.min or int(array.max()) > limits.max:
             raise OverflowError(f"a value does not fit into {dtype}")
-    return array.astype(dtype)
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype)
+    if kind == "f" and not np.array_equal(np.isinf(converted), np.isinf(array.astype(np.float64))):
+        raise OverflowError(f"a value does not fit into {dtype}")
+    return converted
 
 
 cdef object _bfloat16_array(object value):
@@ -433,4 +464,9 @@ cdef object _bfloat16_array(object value):
         import ml_dtypes
     except ImportError:
         raise TypeError("numbers need 'pytriton_lite[bf16]' (ml-dtypes) for BF16") from None
-    return _exact_array(value, np.dtype(np.float32)).astype(ml_dtypes.bfloat16)
+    exact = _exact_array(value, np.dtype(np.float32))
+    with np.errstate(over="ignore"):
+        converted = exact.astype(ml_dtypes.bfloat16)
+    if not np.array_equal(np.isinf(converted), np.isinf(exact)):
+        raise OverflowError("a value does not fit into bfloat16")
+    return converted

@@ -103,7 +103,7 @@ cdef class PreferredMemory:
 
     def __init__(self, preferred_memory_type=None, preferred_device_id=0, *args, **kwargs):
         if (type(preferred_memory_type) is not MemoryType or type(preferred_device_id) is not int
-                or args or kwargs):
+                or not -(1 << 63) <= preferred_device_id < 1 << 63 or args or kwargs):
             raise wrong_arguments(
                 "__init__", "constructor", _MEMORY,
                 (preferred_memory_type, preferred_device_id, *args), kwargs,
@@ -241,6 +241,9 @@ cdef class InferenceRequest:
     `inputs`, `requested_output_names` and `model_name` are required, so use keywords.
     """
 
+    def __cinit__(self):
+        self.details = NO_DETAILS
+
     def __init__(
         self, request_id="", correlation_id=0, inputs=None, requested_output_names=None,
         model_name=None, model_version=-1, flags=0, timeout=0, preferred_memory=_DEFAULT_MEMORY,
@@ -253,7 +256,7 @@ cdef class InferenceRequest:
             or not _all_tensors_or_none(inputs)
             or not isinstance(requested_output_names, (list, tuple))
             or any([text_of(name) is None for name in requested_output_names])
-            or not _is_int(model_version)
+            or not isinstance(model_version, int) or not -(1 << 63) <= model_version < 1 << 63
             or not _is_unsigned(flags)
             or not isinstance(timeout, int) or not 0 <= timeout < 1 << 64
             or type(preferred_memory) is not PreferredMemory or type(trace) is not InferenceTrace

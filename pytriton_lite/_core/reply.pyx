@@ -2,6 +2,10 @@
 """What the caller gets: the public `Tensor` and `InferenceResponse`."""
 cimport cython
 
+import math
+import operator
+import struct
+
 import numpy as np
 
 from pytriton_lite._core cimport array as arrays
@@ -9,7 +13,7 @@ from pytriton_lite._core.array cimport DT_BF16, DT_BYTES, ArrayView
 from pytriton_lite._core.bytes_tensor cimport to_bytes_elements
 from pytriton_lite._core.dlpack cimport DLPackTensor, consume, export_array, export_device
 from pytriton_lite._core.bytes_tensor import deserialize_bytes_tensor
-from pytriton_lite._dtypes import BY_NUMBER, DataType
+from pytriton_lite._dtypes import BY_NUMBER, BY_PROTOCOL_NAME, DataType
 from pytriton_lite.errors import InvalidArgumentError, UnsupportedError
 
 
@@ -60,21 +64,28 @@ cdef class Tensor:
     """
 
     def __init__(self, data_type, shape, memory_buffer):
-        row = BY_NUMBER.get(int(DataType[data_type] if isinstance(data_type, str) else data_type))
+        row = BY_PROTOCOL_NAME.get(data_type) if isinstance(data_type, str) else None
+        if row is None and isinstance(data_type, int):
+            row = BY_NUMBER.get(int(data_type))
         if row is None:
-            raise InvalidArgumentError(f"invalid data type {data_type!r} for a tensor")
-        self.type_number = row.number
-        if row.number == DT_BYTES:
-            flat = deserialize_bytes_tensor(memory_buffer)
-        else:
-            flat = np.frombuffer(memory_buffer, dtype=row.numpy_dtype or np.uint16)
-        try:
-            self.payload = flat.reshape(tuple(shape))
-        except ValueError:
             raise InvalidArgumentError(
-                f"memory buffer holds {flat.size} elements of {row.protocol_name}, "
-                f"shape {list(shape)} needs {int(np.prod(shape))}"
-            ) from None
+                f"invalid data type {data_type!r} for a tensor, expected one of {list(BY_PROTOCOL_NAME)}"
+            )
+        dims = [operator.index(n) for n in shape]
+        self.type_number = row.number
+        try:
+            if row.number == DT_BYTES:
+                flat = deserialize_bytes_tensor(memory_buffer)
+            else:
+                flat = np.frombuffer(memory_buffer, dtype=row.numpy_dtype or np.uint16)
+        except (ValueError, struct.error) as error:
+            raise InvalidArgumentError(f"memory buffer does not hold {row.protocol_name}: {error}") from error
+        if min(dims, default=0) < 0 or math.prod(dims) != flat.size:
+            raise InvalidArgumentError(
+                f"memory buffer holds {flat.size} elements of {row.protocol_name}, shape {dims} needs "
+                f"{math.prod(dims)}"
+            )
+        self.payload = flat.reshape(dims)
 
     @property
     def data_type(self):
@@ -100,11 +111,12 @@ cdef class Tensor:
     def data_ptr(self):
         """Address of the first element; 0 for BYTES, whose elements lie apart."""
         cdef ArrayView view
+        cdef DLPackTensor device
         if type(self.payload) is DLPackTensor:
-            return <size_t> (<DLPackTensor> self.payload).tensor.data
-        if self.type_number == DT_BYTES:
+            device = <DLPackTensor> self.payload
+            return <size_t> device.tensor.data + device.tensor.byte_offset
+        if self.type_number == DT_BYTES or not arrays.describe(self.payload, &view):
             return 0
-        arrays.describe(self.payload, &view)
         return <size_t> view.data
 
     def numpy(self):
@@ -195,7 +207,7 @@ cdef Tensor _from_dlpack(object source):
             capsule = source.__dlpack__(max_version=(1, 0))
         except TypeError:
             capsule = source.__dlpack__()
-    taken = consume(capsule, False)
+    taken = consume(capsule)
     if not taken.is_on_cpu():
         if not taken.is_contiguous():
             raise BufferError("a tensor on a device must be C-contiguous")

@@ -213,7 +213,8 @@ cdef class Tensor:
             raise TritonModelException("DLPack does not have support for string tensors.")
         if self.device is not None:
             return export_device(self.device, False)
-        arrays.describe(self.wire, &view)
+        if not arrays.describe(self.wire, &view):
+            raise TritonModelException("Tensor is not initialized.")
         if self.is_foreign and not view.is_writable:
             self.detach()
         return export_array(self.wire, self.data_type, False, 0)
@@ -252,7 +253,7 @@ cdef class Tensor:
         if not name:
             raise TritonModelException("Tensor name cannot be an empty string.")
         try:
-            taken = consume(_capsule_of(args[1]), True)
+            taken = consume(_capsule_of(args[1]))
         except BufferError as error:
             if type(args[1]).__name__ != "PyCapsule":
                 raise

@@ -325,10 +325,13 @@ class _AmbientModule(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         namespace = active_namespace()
-        # Dunder names are what the import system asks for; they have no per-instance answer.
-        if namespace is None or name.startswith("__"):
+        if namespace is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return getattr(namespace.import_module(self.__name__), name)
+
+    def __dir__(self) -> list[str]:
+        namespace = active_namespace()
+        return [] if namespace is None else dir(namespace.import_module(self.__name__))
 
 
 class AmbientFinder:

@@ -24,7 +24,7 @@ RECORDED = json.loads(
 )
 
 
-def _complete(name: str, pbtxt: str, body: str) -> Any:  # noqa: ANN401 - a message
+def _complete(name: str, pbtxt: str, body: str) -> Any:
     message = parse_pbtxt(pbtxt)
     fill_defaults(message, model_name=name)
     validate_general(message, model_name=name)

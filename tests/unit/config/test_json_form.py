@@ -27,7 +27,7 @@ OVERRIDES = json.loads(DATA.joinpath("config_override_triton_2_51.json").read_te
 MAPS = ("cc_model_filenames", "metric_tags", "parameters", "priority_queue_policy", "inputs")
 
 
-def _with_sorted_maps(value: Any, key: str = "") -> Any:  # noqa: ANN401 - any JSON
+def _with_sorted_maps(value: Any, key: str = "") -> Any:
     """Sort what Triton prints in hash order; all else keeps its order."""
     if isinstance(value, dict):
         # `input` is a map only inside `cuda.graph_spec`, where it is an object.
@@ -38,7 +38,7 @@ def _with_sorted_maps(value: Any, key: str = "") -> Any:  # noqa: ANN401 - any J
     return value
 
 
-def _loaded(message: Any, name: str) -> Any:  # noqa: ANN401 - a message
+def _loaded(message: Any, name: str) -> Any:
     deduce_backend(message, model_name=name, first_version_files=["model.py"])
     fill_defaults(message, model_name=name)
     validate_general(message, model_name=name)
@@ -66,7 +66,7 @@ def test_recorded_from_triton(case: dict[str, str]) -> None:
     assert to_json(from_json(case["json"])) == to_json(message)
 
 
-def _keys(value: Any) -> Any:  # noqa: ANN401 - any JSON
+def _keys(value: Any) -> Any:
     if isinstance(value, dict):
         for key, item in value.items():
             yield key
@@ -159,7 +159,7 @@ _UINT64 = st.integers(0, 2**64 - 1)
 
 
 @st.composite
-def _messages(draw: st.DrawFn) -> Any:  # noqa: ANN401 - a message
+def _messages(draw: st.DrawFn) -> Any:
     message = model_config_class()(
         name=draw(_NAMES), backend=draw(_NAMES), max_batch_size=draw(_INT32)
     )
@@ -196,7 +196,7 @@ def _messages(draw: st.DrawFn) -> Any:  # noqa: ANN401 - a message
 
 @settings(max_examples=150, deadline=None)
 @given(_messages())
-def test_forms_lose_nothing(message: Any) -> None:  # noqa: ANN401 - a message
+def test_forms_lose_nothing(message: Any) -> None:
     assert parse_pbtxt(format_pbtxt(message)) == message
     text = to_json(message)
     assert json.loads(text) == to_dict(message)

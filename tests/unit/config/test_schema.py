@@ -12,7 +12,7 @@ from pytriton_lite._config.schema import file_descriptor_proto, is_repeated, mod
 from pytriton_lite._dtypes import DATA_TYPES
 
 
-def _message(path: str) -> Any:  # noqa: ANN401 - a descriptor
+def _message(path: str) -> Any:
     descriptor = model_config_class().DESCRIPTOR.file
     first, *rest = path.split(".")
     found = descriptor.message_types_by_name[first]

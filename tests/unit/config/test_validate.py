@@ -21,7 +21,7 @@ RECORDED = json.loads(
 PY = 'backend: "python" '
 
 
-def _filled(text: str) -> Any:  # noqa: ANN401 - a message
+def _filled(text: str) -> Any:
     message = parse_pbtxt(text)
     fill_defaults(message, model_name="M")
     return message

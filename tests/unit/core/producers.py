@@ -18,7 +18,6 @@ READ_ONLY = 1
 # Capsules keep pointers to their names, so these live for ever.
 LEGACY, VERSIONED = b"dltensor", b"dltensor_versioned"
 USED_LEGACY, USED_VERSIONED = b"used_dltensor", b"used_dltensor_versioned"
-USED_BY_TRITON = b"used_dlpack"
 
 
 class DLDevice(ctypes.Structure):

@@ -235,7 +235,6 @@ def answers(model):
 
 # Each example makes 6 requests for 2 models, then a good one: 2 modes * 500 examples * 12 are
 # 12,000 requests, of which few happen to be right.
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
 @settings(
     max_examples=500,
     deadline=None,

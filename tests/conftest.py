@@ -1,0 +1,47 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pytriton_lite as ptl
+from tests.support.repository import RepositoryBuilder
+
+
+@pytest.fixture(params=["inline", "thread"])
+def execution(request: pytest.FixtureRequest) -> str:
+    """Each execution mode in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> RepositoryBuilder:
+    """An empty model repository and backend directory."""
+    return RepositoryBuilder(tmp_path)
+
+
+@pytest.fixture
+def serve(repository: RepositoryBuilder) -> Iterator[Callable[..., ptl.Server]]:
+    """Start a server on `repository`; it is stopped, and must leave no thread behind."""
+    gc.collect()
+    before = set(threading.enumerate())
+    servers: list[ptl.Server] = []
+
+    def start(**options: Any) -> ptl.Server:
+        server = ptl.Server(repository.models, backend_directory=repository.backends, **options)
+        servers.append(server)
+        return server.start()
+
+    yield start
+    for server in servers:
+        server.stop()
+    left = [
+        t for t in threading.enumerate() if t not in before and not t.name.startswith("asyncio")
+    ]
+    assert not left, f"threads left behind: {left}"
