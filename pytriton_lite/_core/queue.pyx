@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 import logging
 import os
+import threading
 
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.reply cimport InferenceResponse
@@ -19,6 +20,9 @@ from pytriton_lite._core.sync cimport *
 from pytriton_lite.errors import (
     CancelledError, InternalError, RequestTimeoutError, UnavailableError,
 )
+
+cdef extern from "pythread.h":
+    unsigned long PyThread_get_thread_ident() noexcept
 
 cdef extern from *:
     """
@@ -34,9 +38,21 @@ cdef enum:
     LEADER_BUDGET = 32
 
 
+# Python's signal handlers run on the main thread only, which looks for them this often.
+cdef enum:
+    SIGNAL_SLICE_NS = 200_000_000
+
+cdef unsigned long _main_thread = threading.main_thread().ident
+
+
+cdef inline int64_t _slice() noexcept:
+    return SIGNAL_SLICE_NS if PyThread_get_thread_ident() == _main_thread else 0
+
+
 def _after_fork():
-    global ptl_process_generation
+    global ptl_process_generation, _main_thread
     ptl_process_generation += 1
+    _main_thread = PyThread_get_thread_ident()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -52,9 +68,12 @@ cdef class CallSlot:
         self.node.word = PTL_QUEUED
 
     cdef object result(self):
-        if type(self.outcome) is dict or type(self.outcome) is InferenceResponse:
-            return self.outcome
-        raise self.outcome
+        # Taken out, since the instance that made it may hold the slot a little longer.
+        outcome = self.outcome
+        self.outcome = None
+        if type(outcome) is dict or type(outcome) is InferenceResponse:
+            return outcome
+        raise outcome
 
     def get(self):
         """The outcome of a finished slot: an InferenceResponse, or an exception object."""
@@ -132,6 +151,7 @@ cdef class RequestQueue:
         cdef ptl_worker *rung = NULL
         cdef int refused, woken = PTL_WOKEN
         cdef uint32_t word
+        cdef int64_t slice_ns = _slice()
         if self.is_inline:
             return self._call_inline(request, deadline_ns, wants_arrays)
         if self.generation != ptl_process_generation:
@@ -149,7 +169,7 @@ cdef class RequestQueue:
                     word = ptl_load(&slot.node.word)
                     if word == PTL_DONE:
                         break
-                    woken = ptl_sleep(&slot.node.word, word, deadline_ns)
+                    woken = ptl_sleep(&slot.node.word, word, deadline_ns, slice_ns)
                     if woken != PTL_WOKEN:
                         break
         if refused:
@@ -162,16 +182,16 @@ cdef class RequestQueue:
     cdef object _wait(self, CallSlot slot, int64_t deadline_ns):
         """Sleep until the slot is done, a signal handler raises, or the time is up."""
         cdef int woken = PTL_INTERRUPTED  # a signal may have come before
+        cdef int64_t slice_ns = _slice()
         cdef uint32_t word
         cdef Executor executor
-        cdef InferenceRequest request
+        cdef InferenceRequest request = slot.request
         while True:
             word = ptl_load(&slot.node.word)
             if word == PTL_DONE:
                 return slot.result()
             if word == PTL_LEAD:
                 executor = <Executor> slot.node.executor
-                request = slot.request
                 slot.request = None
                 return self._lead(executor, request, slot.wants_arrays)
             if woken == PTL_INTERRUPTED:
@@ -181,11 +201,11 @@ cdef class RequestQueue:
                     self._withdraw(slot)
                     raise
             with nogil:
-                woken = ptl_sleep(&slot.node.word, word, deadline_ns)
+                woken = ptl_sleep(&slot.node.word, word, deadline_ns, slice_ns)
             if woken == PTL_TIMED_OUT and self._withdraw(slot):
                 raise RequestTimeoutError(
                     f"Request to model '{self.model_name}' was not answered in time and is cancelled",
-                    model=self.model_name, request_id=slot.request.id or None,
+                    model=self.model_name, request_id=request.id or None,
                 )
 
     def _withdraw(self, CallSlot slot):
@@ -384,6 +404,7 @@ cdef class RequestQueue:
                 if _finish(slot, outcome):
                     to_wake = &slot.node.word
                     done = slot  # keeps the word alive until it is woken
+                    slot.request = None
                 executor.running = outcome = None
             slot = None
 
@@ -405,7 +426,7 @@ cdef class RequestQueue:
             if self.queue.idle_count == self.queue.worker_count and self.queue.depth == 0:
                 return True
             with nogil:
-                woken = ptl_sleep(&self.queue.rest, rest, deadline)
+                woken = ptl_sleep(&self.queue.rest, rest, deadline, SIGNAL_SLICE_NS)
             if woken == PTL_TIMED_OUT:
                 return False
             PyErr_CheckSignals()

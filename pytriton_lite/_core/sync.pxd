@@ -49,18 +49,25 @@ cdef extern from * nogil:
     static inline void ptl_wake(uint32_t *word) {
         syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
     }
-    /* Sleep while *word == value, until deadline_ns on the monotonic clock (0: no limit). */
-    static inline int ptl_sleep(uint32_t *word, uint32_t value, int64_t deadline_ns) {
+    /* Sleep while *word == value, until deadline_ns on the monotonic clock (0: no limit).
+       With slice_ns, no longer than that at a time: then PTL_INTERRUPTED, as after a signal. A
+       signal that comes just before the sleep begins does not end it, so a thread that must
+       see signals sleeps in slices. */
+    static inline int ptl_sleep(uint32_t *word, uint32_t value, int64_t deadline_ns, int64_t slice_ns) {
         struct timespec left, *limit = NULL;
+        int64_t ns = slice_ns;
         if (deadline_ns) {
-            int64_t ns = deadline_ns - ptl_now_ns();
-            if (ns <= 0) return PTL_TIMED_OUT;
+            int64_t until = deadline_ns - ptl_now_ns();
+            if (until <= 0) return PTL_TIMED_OUT;
+            if (!ns || until < ns) ns = until;
+        }
+        if (ns) {
             left.tv_sec = ns / 1000000000;
             left.tv_nsec = ns % 1000000000;
             limit = &left;
         }
         if (syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, limit, NULL, 0) == 0) return PTL_WOKEN;
-        if (errno == ETIMEDOUT) return PTL_TIMED_OUT;
+        if (errno == ETIMEDOUT) return deadline_ns && ptl_now_ns() >= deadline_ns ? PTL_TIMED_OUT : PTL_INTERRUPTED;
         if (errno == EINTR) return PTL_INTERRUPTED;
         return PTL_WOKEN; /* EAGAIN: the word has changed already */
     }
@@ -153,7 +160,7 @@ cdef extern from * nogil:
             w->word = 0;
             ptl_set_idle(q, w);
             ptl_unlock(&q->lock);
-            while (ptl_load(&w->word) == 0) ptl_sleep(&w->word, 0, 0);
+            while (ptl_load(&w->word) == 0) ptl_sleep(&w->word, 0, 0, 0);
         }
     }
     /* Inline instance: an idle one for this caller, if nobody is queued before it. */
@@ -250,7 +257,7 @@ cdef extern from * nogil:
     void ptl_store(uint32_t *word, uint32_t value)
     bint ptl_move(uint32_t *word, uint32_t from_, uint32_t to)
     void ptl_wake(uint32_t *word)
-    int ptl_sleep(uint32_t *word, uint32_t value, int64_t deadline_ns)
+    int ptl_sleep(uint32_t *word, uint32_t value, int64_t deadline_ns, int64_t slice_ns)
     void ptl_queue_init(ptl_queue *q)
     void ptl_set_idle(ptl_queue *q, ptl_worker *w)
     int ptl_push(ptl_queue *q, ptl_node *first, ptl_node *last, int count, ptl_worker **to_ring)

@@ -1,4 +1,4 @@
-"""Lists, scalars and texts as inputs: what is converted, and what is refused rather than changed."""
+"""Lists, scalars and texts as inputs: what is converted, and what is refused."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def test_explicit_mode(repository: RepositoryBuilder, serve: Serve, execution: s
         model({"IN": X})
     assert server.ready()
     server.unload("ghost")
-    with pytest.raises(ptl.ModelLoadError, match="there is no folder of model 'otter'.*'other'"):
+    with pytest.raises(ptl.ModelLoadError, match=r"there is no folder of model 'otter'.*'other'"):
         server.load("otter")
 
 
@@ -224,12 +224,13 @@ def test_requests_in_flight_finish_when_the_server_stops(
     threading.held_entered.wait(20)  # type: ignore[attr-defined]
     stopping = threading.Thread(target=server.stop)
     stopping.start()
-    while True:  # until the stop has closed the queue, which nothing announces
-        try:
+
+    def submit_until_refused() -> None:
+        while True:  # nothing announces that the stop has closed the queue
             model.submit({"IN": X})
-        except ptl.UnavailableError as error:
-            assert "Server is stopping" in str(error)
-            break
+
+    with pytest.raises(ptl.UnavailableError, match="Server is stopping"):
+        submit_until_refused()
     gate.set()
     stopping.join(20)
     assert running.result(0)["OUT"].tolist() == queued.result(0)["OUT"].tolist() == [1, 2]
