@@ -427,10 +427,12 @@ def start_up(report: Report, instances: int = 50, models: int = 20) -> None:
         copy_model("trivial", for_memory, "many", instances)
         for number in range(models):
             copy_model("add_sub", for_load, f"add_sub_{number}")
+        fresh = partial(in_fresh_interpreter, bytecode=str(Path(folder, "bytecode")))
+        fresh(IMPORT)
         for _ in range(report.rounds):
-            found["import"].append(in_fresh_interpreter(IMPORT))
-            found["memory"].append(in_fresh_interpreter(MEMORY, str(for_memory), str(instances)))
-            found["load"].append(in_fresh_interpreter(LOAD, str(for_load)))
+            found["import"].append(fresh(IMPORT))
+            found["memory"].append(fresh(MEMORY, str(for_memory), str(instances)))
+            found["load"].append(fresh(LOAD, str(for_load)))
     report.add(
         "import pytriton_lite", "ms", of(found["import"], "ours"),
         baseline="import numpy, before it", base=of(found["import"], "numpy"), most=50,

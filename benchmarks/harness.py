@@ -44,24 +44,24 @@ class Row:
 
     Attributes
     ----------
-    value, minimum
-        Median and best of the rounds' figures, in `unit`.
+    value, best
+        Median and best of the rounds' figures, in `unit`; of a rate the best is the greatest.
     baseline, baseline_value
         Who it is compared to, and the median of its figures.
-    ratio, ratio_minimum
-        Median and least of the rounds' ratios, value to baseline.
+    ratio, ratio_best
+        Median and best of the rounds' ratios, value to baseline.
     target, is_met
         As text; None when the row has none. The check uses the medians.
     """
 
     name: str
     value: float
-    minimum: float
+    best: float
     unit: str
     baseline: str | None = None
     baseline_value: float | None = None
     ratio: float | None = None
-    ratio_minimum: float | None = None
+    ratio_best: float | None = None
     target: str | None = None
     is_met: bool | None = None
 
@@ -173,8 +173,8 @@ def _formatted(row: Row) -> str:
     baseline = "" if row.baseline is None else f"{number(row.baseline_value)} {row.baseline}"
     verdict = "" if row.target is None else f"{row.target}: {'met' if row.is_met else 'NOT MET'}"
     return _LINE.format(
-        row.name, number(row.value), number(row.minimum), row.unit,
-        number(row.ratio, 3), number(row.ratio_minimum, 3), baseline, verdict,
+        row.name, number(row.value), number(row.best), row.unit,
+        number(row.ratio, 3), number(row.ratio_best, 3), baseline, verdict,
     ).rstrip()  # fmt: skip
 
 
@@ -243,10 +243,19 @@ def model_object(name: str, config: Mapping[str, Any]) -> Any:
     return model
 
 
-def in_fresh_interpreter(code: str, *arguments: str) -> Figures:
-    """Run `code` in a new interpreter; it prints one JSON object."""
+def in_fresh_interpreter(code: str, *arguments: str, bytecode: str | None = None) -> Figures:
+    """Run `code` in a new interpreter; it prints one JSON object.
+
+    With `bytecode`, a folder, modules are compiled on the first run only, as after an
+    installation, whatever the environment says about ``.pyc`` files.
+    """
+    environment = dict(os.environ)
+    if bytecode is not None:
+        environment["PYTHONPYCACHEPREFIX"] = bytecode
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, "-c", code, *arguments]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return json.loads(done.stdout)
 
 
 def machine() -> dict[str, Any]:

@@ -164,8 +164,7 @@ class Model(ModelCalls):
                 _flags(sequence_start, sequence_end), timeout,
             ),
         )  # fmt: skip
-        response: InferenceResponse = self._run(served, request, timeout_s)
-        return response
+        return self._run(served, request, timeout_s)
 
     def submit(
         self,
@@ -226,7 +225,10 @@ class Model(ModelCalls):
         loop = asyncio.get_running_loop()
         if served.queue.is_inline:
             return await loop.run_in_executor(None, self._run, served, request, timeout_s)
-        return await LoopBridge.of(loop).run(served.queue, request, timeout_s)
+        response: InferenceResponse = await LoopBridge.of(loop).run(
+            served.queue, request, timeout_s
+        )
+        return response
 
     def create_request(self, **fields: Any) -> InferenceRequest:
         """Make an `InferenceRequest` for `infer`; `fields` are its attributes."""

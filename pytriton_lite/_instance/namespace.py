@@ -61,7 +61,8 @@ def _installed_path() -> list[str]:
     installed = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
     installed.update(site.getsitepackages(), [site.getusersitepackages()])
     installed.update(os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    prefixes = (sys.base_prefix + os.sep, sys.prefix + os.sep)
+    # `lib` and `lib64`; an application may well live elsewhere below /usr.
+    prefixes = tuple(os.path.join(prefix, "lib") for prefix in (sys.base_prefix, sys.prefix))
     return [p for p in sys.path if p and (p in installed or p.startswith(prefixes))]
 
 

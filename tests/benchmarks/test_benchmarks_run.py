@@ -11,7 +11,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 COLUMNS = {
-    "name", "value", "minimum", "unit", "baseline", "baseline_value", "ratio", "ratio_minimum",
+    "name", "value", "best", "unit", "baseline", "baseline_value", "ratio", "ratio_best",
     "target", "is_met",
 }  # fmt: skip
 
