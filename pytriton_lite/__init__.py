@@ -19,8 +19,8 @@ from pytriton_lite import errors, pb_utils
 from pytriton_lite._backend import BackendRecord, BackendTable
 from pytriton_lite._core.reply import InferenceResponse, Tensor
 from pytriton_lite._dtypes import DataType
+from pytriton_lite._index import ModelIndexEntry, ModelState
 from pytriton_lite._options import CompatibilityWarning, ModelControlMode, Options
-from pytriton_lite._repository import ModelIndexEntry, ModelState
 from pytriton_lite.errors import (
     AlreadyExistsError,
     CancelledError,

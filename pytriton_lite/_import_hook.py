@@ -61,7 +61,10 @@ def add_native_names(modules: dict[str, ModuleType], get_model_dir: Callable[[],
     """Complete the modules of `utils_modules`, once the model's module is imported."""
     native = vars(modules[NATIVE_NAME])
     names = {name: native[name] for name in pb_utils.__all__ if name in native}
-    vars(modules[UTILS_NAME]).update(names, get_model_dir=get_model_dir)
+    utils = modules[UTILS_NAME]
+    vars(utils).update(names, get_model_dir=get_model_dir)
+    # A `__getattr__` of the class slows every lookup down, even of names that are there.
+    utils.__class__ = ModuleType
 
 
 def _model_dir_of_thread() -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pytriton_lite._backend import ResolvedBackend, resolve_backend
+from pytriton_lite._backend import resolve_backend
 from pytriton_lite._config.autocomplete import merge_completed
 from pytriton_lite._config.json_form import to_json
 from pytriton_lite._config.model_config import InstanceGroupSettings, ModelSettings, settings_of
@@ -242,8 +242,3 @@ def _plans(code: ModelCode, settings: ModelSettings, options: Options) -> list[I
         for index in range(group.count)
         for device_id in (group.gpus or (0,))
     ]
-
-
-def backends_of(versions: list[LoadedVersion]) -> list[ResolvedBackend]:
-    """Backends of the loaded versions, without repeats, in load order."""
-    return list({version.backend.name: version.backend for version in versions}.values())

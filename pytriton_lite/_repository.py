@@ -7,13 +7,13 @@ import logging
 import os
 import threading
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
 
+from pytriton_lite._backend import ResolvedBackend
 from pytriton_lite._config.model_config import select_versions, version_policy_of
 from pytriton_lite._core.calls import Endpoint
+from pytriton_lite._index import ModelIndexEntry, ModelState
 from pytriton_lite._loading import LoadedVersion, read_config
 from pytriton_lite._options import ModelControlMode, Options
 from pytriton_lite.errors import (
@@ -29,36 +29,6 @@ _log = logging.getLogger("pytriton_lite.server")
 
 # Folders of a model that are no versions and that Triton passes over in silence.
 _NOT_VERSIONS = frozenset({"configs", "initial_state", "warmup", "__pycache__"})
-
-
-class ModelState(Enum):
-    """State of a model version, as the repository index names it."""
-
-    UNKNOWN = "UNKNOWN"
-    READY = "READY"
-    UNAVAILABLE = "UNAVAILABLE"
-    LOADING = "LOADING"
-    UNLOADING = "UNLOADING"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelIndexEntry:
-    """One line of the repository index.
-
-    Attributes
-    ----------
-    name
-        Model.
-    version
-        None for a model of which no version was ever loaded.
-    state, reason
-        The reason of a state other than READY.
-    """
-
-    name: str
-    version: int | None
-    state: ModelState
-    reason: str
 
 
 @dataclass(slots=True)
@@ -148,6 +118,8 @@ class Repository:
         if self._options.model_control_mode is ModelControlMode.EXPLICIT:
             wanted = list(dict.fromkeys(self._options.startup_models))
             names = names if wanted == ["*"] else wanted
+        from concurrent.futures import ThreadPoolExecutor
+
         elsewhere = [name for name in names if self._options.execution_of(name) != "inline"]
         here = [name for name in names if name not in elsewhere]
         failures: list[TritonError] = []
@@ -407,6 +379,10 @@ class Repository:
             for v in m.versions.values()
             if v.loaded is not None
         ]
+
+    def backends(self) -> list[ResolvedBackend]:
+        """Backends of the loaded versions, without repeats, in load order."""
+        return list({v.backend.name: v.backend for v in self.loaded_versions()}.values())
 
     def index(self) -> list[ModelIndexEntry]:
         """The repository index: every model folder and every version ever loaded, sorted."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import numbers
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from pytriton_lite._async import LoopBridge
 from pytriton_lite._core.calls import ModelCalls
 from pytriton_lite._core.reply import InferenceResponse, error_response
 from pytriton_lite._dtypes import BY_NUMBER
 from pytriton_lite.errors import InvalidArgumentError, TritonError
 
 if TYPE_CHECKING:
+    import concurrent.futures
+
     from pytriton_lite._repository import Repository
 
 Parameter: TypeAlias = "bool | int | float | str"
@@ -192,7 +191,9 @@ class Model(ModelCalls):
             ),
         )  # fmt: skip
         self._check_thread(served)
-        future = _RequestFuture()
+        from pytriton_lite._future import RequestFuture
+
+        future = RequestFuture()
         future.attach(served.queue, served.queue.submit(request, future.complete))
         return future
 
@@ -222,6 +223,10 @@ class Model(ModelCalls):
                 _flags(sequence_start, sequence_end), timeout,
             ),
         )  # fmt: skip
+        import asyncio
+
+        from pytriton_lite._async import LoopBridge
+
         loop = asyncio.get_running_loop()
         if served.queue.is_inline:
             return await loop.run_in_executor(None, self._run, served, request, timeout_s)
@@ -268,21 +273,24 @@ class Model(ModelCalls):
     ) -> AsyncIterator[InferenceResponse]:
         """Iterate asynchronously over the responses to a request; arguments as for `infer`."""
         made = self.create_request(**fields) if request is None else request
-        options = self._request_fields(made)
-        flags = options.pop("flags")
         try:
             yield await self.async_run(
                 made.inputs,
-                **options,
-                sequence_start=bool(flags & _SEQUENCE_START),
-                sequence_end=bool(flags & _SEQUENCE_END),
+                outputs=made.requested_outputs,
+                parameters=made.parameters,
+                request_id=made.request_id,
+                priority=made.priority,
+                correlation_id=made.correlation_id,
+                sequence_start=bool(made.flags & _SEQUENCE_START),
+                sequence_end=bool(made.flags & _SEQUENCE_END),
+                timeout=made.timeout,
             )
         except TritonError as error:
             if raise_on_error:
                 raise
             yield error_response(error, made.request_id or "", self._name, self._version)
 
-    def _request_fields(self, request: InferenceRequest) -> dict[str, Any]:
+    def _request_fields(self, request: InferenceRequest) -> dict[str, Any] | None:
         return self._fields(
             request.requested_outputs,
             request.parameters,
@@ -302,8 +310,16 @@ class Model(ModelCalls):
         correlation_id: int | str | None,
         flags: int,
         timeout: int,
-    ) -> dict[str, Any]:
-        """Check the arguments of a request that are not tensors."""
+    ) -> dict[str, Any] | None:
+        """Check the arguments of a request that are not tensors; None when all are defaults."""
+        if (
+            outputs is None
+            and parameters is None
+            and request_id is None
+            and correlation_id is None
+            and priority == flags == timeout == 0
+        ):
+            return None
         for name, value in (("priority", priority), ("timeout", timeout), ("flags", flags)):
             if not isinstance(value, int) or not 0 <= value < 1 << (32 if name == "flags" else 64):
                 raise InvalidArgumentError(
@@ -382,35 +398,6 @@ class Model(ModelCalls):
             if settings.is_decoupled
             else ModelTxnPropertyFlag.ONE_TO_ONE
         )
-
-
-class _RequestFuture(concurrent.futures.Future[InferenceResponse]):
-    """Future of a submitted request; cancelling it cancels the request."""
-
-    _queue: Any = None
-    _slot: Any = None
-
-    def attach(self, queue: Any, slot: Any) -> None:
-        """Tell which slot `cancel` gives up."""
-        self._queue, self._slot = queue, slot
-
-    def complete(self, slot: Any) -> None:
-        """Take the outcome of the slot; called by who finished it."""
-        if not self.set_running_or_notify_cancel():
-            return
-        outcome = slot.get()
-        if isinstance(outcome, BaseException):
-            self.set_exception(outcome)
-        else:
-            self.set_result(outcome)
-
-    def cancel(self) -> bool:
-        """Cancel the request; False when it is answered already."""
-        if self._slot is None or not self._queue.cancel(self._slot):
-            return False
-        super().cancel()
-        self.set_running_or_notify_cancel()
-        return True
 
 
 def _flags(sequence_start: bool, sequence_end: bool) -> int:

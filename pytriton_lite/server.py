@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from typing_extensions import override
 
-from pytriton_lite import _import_hook
 from pytriton_lite._backend import BackendTable, backend_table
-from pytriton_lite._loading import backends_of
 from pytriton_lite._options import ModelControlMode, Options, StrPath, make_options
-from pytriton_lite._repository import ModelIndexEntry, Repository
 from pytriton_lite.errors import (
     ModelLoadError,
     NotFoundError,
@@ -25,6 +21,10 @@ from pytriton_lite.errors import (
     UnsupportedError,
 )
 from pytriton_lite.model import Model
+
+if TYPE_CHECKING:
+    from pytriton_lite._index import ModelIndexEntry
+    from pytriton_lite._repository import Repository
 
 _log = logging.getLogger("pytriton_lite.server")
 
@@ -84,6 +84,10 @@ class Server:
         with self._lock:
             if self._state == "running":
                 return self
+            # What only a running server needs is imported now, not with the package.
+            from pytriton_lite import _import_hook
+            from pytriton_lite._repository import Repository
+
             self._set_log_level()
             _import_hook.install()
             self._repository = repository = Repository(self._options)
@@ -113,6 +117,8 @@ class Server:
                 self._close()
 
     def _close(self) -> None:
+        from pytriton_lite import _import_hook
+
         self._state = "stopped"
         _running.discard(self)
         try:
@@ -133,6 +139,8 @@ class Server:
         self.stop()
 
     async def __aenter__(self) -> Self:
+        import asyncio
+
         # On another thread, so that the loop is not blocked; inline models load there, too.
         await asyncio.to_thread(self.start)
         return self
@@ -143,6 +151,8 @@ class Server:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        import asyncio
+
         await asyncio.to_thread(self.stop)
 
     @override
@@ -255,7 +265,7 @@ class Server:
     def backends(self) -> BackendTable:
         """The backends in use: a tuple of `BackendRecord` whose `str` is Triton's table."""
         return backend_table(
-            backends_of(self._loaded.loaded_versions()),
+            self._loaded.backends(),
             backend_directory=str(self._options.backend_directory),
             auto_complete_config=not self._options.strict_model_config,
             settings=self._options.backend_configuration,

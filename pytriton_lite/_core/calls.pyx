@@ -1,6 +1,6 @@
 # cython: language_level=3, freethreading_compatible=True
 """The hot part of the public `Model`: from a dict of arrays to a dict of arrays."""
-import asyncio
+import sys
 
 from libc.stdint cimport int64_t
 
@@ -11,7 +11,18 @@ from pytriton_lite._core.reply cimport InferenceResponse
 from pytriton_lite._core.sync cimport ptl_now_ns
 from pytriton_lite.errors import UnsupportedError
 
-cdef object _running_loop = asyncio._get_running_loop
+cdef object _get_running_loop = None
+
+
+cdef bint _is_loop_running() except -1:
+    # Importing asyncio would double the import time of this package; who runs a loop has it.
+    global _get_running_loop
+    if _get_running_loop is None:
+        events = sys.modules.get("asyncio.events")
+        if events is None:
+            return False
+        _get_running_loop = events._get_running_loop
+    return _get_running_loop() is not None
 
 
 cdef class ServedVersion:
@@ -89,8 +100,10 @@ cdef class ModelCalls:
         return (<InferenceResponse> outcome).to_arrays()
 
     def _prepare(self, inputs, options):
-        """(served version, pb request) of a call with options."""
+        """(served version, pb request) of a call; `options` are None when all have their defaults."""
         cdef ServedVersion served = self.served()
+        if options is None:
+            return served, served.spec.build(inputs, "")
         return served, served.spec.request(inputs, **options)
 
     def _check_thread(self, ServedVersion served):
@@ -110,7 +123,7 @@ cdef object _call(ServedVersion served, InferenceRequest request, object timeout
 
 
 cdef int _check_thread(ServedVersion served) except -1:
-    if served.queue.is_inline and _running_loop() is not None:
+    if served.queue.is_inline and _is_loop_running():
         raise UnsupportedError(
             f"Model '{served.model_name}' runs inline, and this thread runs an event loop that the "
             "call would block: await async_run(), or load it with execution='thread'",

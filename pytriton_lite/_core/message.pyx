@@ -402,8 +402,9 @@ def get_input_tensor_by_name(inference_request, name):
     cdef Tensor tensor
     if type(inference_request) is InferenceRequest:
         for tensor in (<InferenceRequest> inference_request).tensors:
-            if tensor.tensor_name is name:  # both are interned as a rule
+            if tensor.tensor_name is name or tensor.tensor_name == name:
                 return tensor
+        return None
     return _first_named(inference_request.inputs(), name)
 
 

@@ -276,10 +276,10 @@ cdef class RequestQueue:
         slot = slots[0]
         first = &slot.node
         last = &before.node
-        with nogil:
-            refused = ptl_push(&self.queue, first, last, count, &rung)
-            if not refused and not self.is_inline:
-                ptl_ring(rung)
+        # This thread has more to do before it waits, so it keeps the GIL while it rings.
+        refused = ptl_push(&self.queue, first, last, count, &rung)
+        if not refused and not self.is_inline:
+            ptl_ring(rung)
         if refused:
             for slot in slots:
                 slot.node.next = NULL
@@ -385,11 +385,15 @@ cdef class RequestQueue:
         self.executors.append(executor)
         self.queue.worker_count += 1
         while True:
-            # The caller is woken after the GIL is given up, else it would only find it taken.
-            with nogil:
-                if to_wake != NULL:
-                    ptl_wake(to_wake)
-                node = ptl_take(&self.queue, &executor.worker)
+            node = NULL
+            if to_wake == NULL:
+                node = ptl_take_any(&self.queue)
+            if node == NULL:
+                # The caller is woken after the GIL is given up, else it would only find it taken.
+                with nogil:
+                    if to_wake != NULL:
+                        ptl_wake(to_wake)
+                    node = ptl_take(&self.queue, &executor.worker)
             to_wake = NULL
             done = None
             if node == NULL:

@@ -12,8 +12,9 @@ Whose memory it is:
 cimport cython
 from cpython.object cimport PyObject
 
+import sys
+
 from numpy import ndarray
-from numpy.ma import MaskedArray
 
 from pytriton_lite._core cimport array as arrays
 from pytriton_lite._core.array cimport DT_BF16, DT_BYTES, DT_INVALID, ArrayView
@@ -122,7 +123,7 @@ cdef class Tensor:
             raise wrong_arguments("__init__", "constructor", _CONSTRUCTOR, args, kwargs)
         if not name:
             raise TritonModelException("Tensor name cannot be an empty string.")
-        if type(array) is not ndarray and isinstance(array, MaskedArray):
+        if type(array) is not ndarray and _is_masked(array):
             raise AttributeError("'numpy.ndarray' object has no attribute 'c_contiguous'")
         if view.data_type == DT_INVALID:
             raise TritonModelException("NumPy dtype is not supported.")
@@ -301,6 +302,11 @@ cdef class Tensor:
             if arrays.is_exclusive(array, 3 if self.shown is array else 2):
                 return array
         return arrays.private_copy(array)
+
+
+cdef bint _is_masked(object array) except -1:
+    masked_arrays = sys.modules.get("numpy.ma")  # costly to import, and there if one is
+    return masked_arrays is not None and isinstance(array, masked_arrays.MaskedArray)
 
 
 cdef tuple _FROM_DLPACK = (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class InstanceLoop:
@@ -18,6 +20,8 @@ class InstanceLoop:
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine to its end; the calling thread waits."""
+        import asyncio
+
         if self._loop is None:
             self._start()
         assert self._loop is not None
@@ -28,6 +32,8 @@ class InstanceLoop:
         return result
 
     def _start(self) -> None:
+        import asyncio
+
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name=f"{self._name}-loop", daemon=True
@@ -39,6 +45,8 @@ class InstanceLoop:
         loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return
+        import asyncio
+
         self._loop = self._thread = None
         asyncio.run_coroutine_threadsafe(_cancel_tasks(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
@@ -55,6 +63,8 @@ async def _caught(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseExcepti
 
 
 async def _cancel_tasks() -> None:
+    import asyncio
+
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
