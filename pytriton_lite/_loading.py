@@ -165,24 +165,28 @@ class LoadedVersion:
             self.stop()
             raise failures[0]
 
-    def stop(self, timeout_s: float | None = None) -> None:
-        """Serve what was accepted, then finalize; what is not done in time fails.
+    def close(self) -> int:
+        """Take no more requests, and give those accepted ``exit_timeout`` from now.
 
-        Parameters
-        ----------
-        timeout_s
-            Seconds; the server's ``exit_timeout`` when None.
+        Does not wait. Returns the deadline for `finish`.
         """
-        timeout_s = self._exit_timeout if timeout_s is None else timeout_s
-        deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
         self._queue.close()
+        return time.monotonic_ns() + int(self._exit_timeout * 1e9)
+
+    def finish(self, deadline_ns: int) -> None:
+        """Wait until what was accepted is served and every instance is finalized.
+
+        What is not done at the deadline fails. Waits without threads of its own, since none
+        can be started while the interpreter exits.
+        """
         stuck = [instance for instance in self.instances if not instance.finish(deadline_ns)]
         if not stuck:
             return
 
         def error() -> UnavailableError:
             return UnavailableError(
-                f"model '{self.name}' was stopped and did not answer within {timeout_s:g} s",
+                f"model '{self.name}' was stopped and did not answer within "
+                f"{self._exit_timeout:g} s",
                 model=self.name,
             )
 
@@ -192,8 +196,12 @@ class LoadedVersion:
             "model '%s': instance(s) %s still run after %g s and are left behind",
             self.name,
             ", ".join(f"'{instance.plan.name}'" for instance in stuck),
-            timeout_s,
+            self._exit_timeout,
         )
+
+    def stop(self) -> None:
+        """Close and finish."""
+        self.finish(self.close())
 
     def config(self) -> dict[str, Any]:
         """The completed configuration in Triton's JSON form; a new dict per call."""

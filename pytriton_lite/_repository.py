@@ -278,17 +278,11 @@ class Repository:
         loaded = [
             v.loaded for m in models.values() for v in m.versions.values() if v.loaded is not None
         ]
-        inline = [v for v in loaded if self._options.execution_of(v.name) == "inline"]
-        others = [v for v in loaded if v not in inline]
-        # All at once, so that one slow model does not use up the time of the others.
-        threads = [
-            threading.Thread(target=version.stop, name=f"stop-{version.name}") for version in others
-        ]
-        for thread in threads:
-            thread.start()
-        for version in inline:
-            version.stop()
-        for thread in [*threads, *unloads]:
+        # Closed all at once, so that they serve their last requests side by side.
+        deadlines = [version.close() for version in loaded]
+        for version, deadline_ns in zip(loaded, deadlines, strict=True):
+            version.finish(deadline_ns)
+        for thread in unloads:
             thread.join()
         for model in models.values():
             for entry in model.versions.values():

@@ -601,6 +601,7 @@ def test_inputs_of_other_shapes_in_turn(run):
         assert got.flags.writeable
 
 
+@pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array")  # from numpy 2.5 on
 def test_a_model_that_changes_the_nature_of_its_input(run):
     # Whatever it does to its private array, the next request gets an ordinary one.
     model = run("""
