@@ -134,7 +134,8 @@ class Model(ModelCalls):
         parameters
             Custom parameters: bool, int, float or str.
         timeout_s
-            Seconds to wait for the answer, without limit when None.
+            Seconds to wait for the answer, without limit when None. An inline model runs on
+            the calling thread and is not interrupted; the wait for its turn is limited.
         request_id
             Appears in error texts and in `request.request_id()`.
         priority

@@ -78,7 +78,7 @@ cdef class ModelCalls:
             lists, scalars, `str` or `bytes`. They must not be changed before this returns.
         timeout_s
             Seconds to wait for the answer; None waits without limit. Then the request is
-            cancelled.
+            cancelled. What runs inline, on this very thread, is not interrupted.
 
         Returns
         -------
@@ -116,7 +116,8 @@ cdef class ModelCalls:
 
 cdef object _call(ServedVersion served, InferenceRequest request, object timeout_s, bint wants_arrays):
     cdef int64_t deadline_ns = 0
-    if timeout_s is not None:
+    # Beyond some 30 years a limit is none, and the nanoseconds would not fit.
+    if timeout_s is not None and <double> timeout_s < 1e9:
         deadline_ns = ptl_now_ns() + <int64_t> (<double> timeout_s * 1e9)
     _check_thread(served)
     return served.queue.call(request, deadline_ns, wants_arrays)

@@ -412,6 +412,11 @@ def test_strict_outputs_miss_no_name(repository: RepositoryBuilder, serve: Serve
         serve(strict_outputs=True)["m"]({"IN": X})
 
 
+@pytest.mark.parametrize("seconds", [float("inf"), 1e300, 3600])
+def test_long_timeouts(server: ptl.Server, seconds: float) -> None:
+    assert server["boom"]({"IN": X}, timeout_s=seconds)["OUT"].tolist() == [1, 2]
+
+
 def test_time_is_not_lost_on_a_busy_interpreter(serve: Serve, held: Held) -> None:
     # A timeout fires close to its time although the instance never answers.
     model = serve()["m"]
