@@ -68,6 +68,9 @@ DIFFERENCES: Mapping[str, Difference] = {
     "ac_bad_type/request": Difference("the model is not loaded here", 404, "ac_bad_type"),
     "load/ac_name_number": Difference("a name that is no text is an error here", 400, "name"),
     # Values of pb_utils
+    "probe/tensor_new_attribute": Difference(
+        "Python 3.13 says more", 200, "object has no attribute 'note'"
+    ),
     "probe/tensor_subclassed": Difference(
         "Tensor is final here", 200, "not an acceptable base type"
     ),
