@@ -54,6 +54,8 @@ class Repository:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        # This dict and that of a model's versions are replaced, never changed, so that readers
+        # need no lock.
         self._models: dict[str, _Model] = {}
         self._endpoints: dict[tuple[str, int], Endpoint] = {}
         self._lock = threading.Lock()
@@ -154,7 +156,10 @@ class Repository:
         with self._lock:
             if self._is_stopped:
                 raise UnavailableError("the server is stopping and loads no models", model=name)
-            model = self._models.setdefault(name, _Model())
+            model = self._models.get(name)
+            if model is None:
+                model = _Model()
+                self._models = {**self._models, name: model}
         with model.lock:
             try:
                 folder = self._folder(name)
@@ -181,7 +186,10 @@ class Repository:
         fresh: dict[int, LoadedVersion] = {}
         failures: dict[int, TritonError] = {}
         for number in numbers:
-            version = model.versions.setdefault(number, _Version(ModelState.UNKNOWN))
+            version = model.versions.get(number)
+            if version is None:
+                version = _Version(ModelState.UNKNOWN)
+                model.versions = {**model.versions, number: version}
             if version.loaded is None:
                 version.state, version.reason = ModelState.LOADING, ""
             try:
@@ -273,7 +281,7 @@ class Repository:
         """Take no more requests, let those in flight finish, and unload everything."""
         with self._lock:
             self._is_stopped = True
-            models = dict(self._models)
+            models = self._models
             unloads = self._unloads
         loaded = [
             v.loaded for m in models.values() for v in m.versions.values() if v.loaded is not None
