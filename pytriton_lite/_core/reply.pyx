@@ -9,7 +9,7 @@ import struct
 import numpy as np
 
 from pytriton_lite._core cimport array as arrays
-from pytriton_lite._core.array cimport DT_BF16, DT_BYTES, ArrayView
+from pytriton_lite._core.array cimport DT_BF16, DT_BYTES, DT_INVALID, ArrayView
 from pytriton_lite._core.bytes_tensor cimport to_bytes_elements
 from pytriton_lite._core.dlpack cimport DLPackTensor, consume, export_array, export_device
 from pytriton_lite._core.bytes_tensor import deserialize_bytes_tensor
@@ -197,6 +197,11 @@ cdef class Tensor:
 cdef Tensor _from_dlpack(object source):
     cdef DLPackTensor taken
     cdef ArrayView view
+    if type(source) is np.ndarray and arrays.describe(source, &view) and view.data_type not in (
+        DT_BYTES, DT_INVALID
+    ):
+        # Taken as it is: numpy before 2.1 cannot say in a capsule that an array is read-only.
+        return make_tensor(source if view.is_contiguous else arrays.private_copy(source), view.data_type)
     if type(source).__name__ == "PyCapsule":
         capsule = source
     elif not hasattr(source, "__dlpack__"):
