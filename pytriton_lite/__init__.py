@@ -11,8 +11,8 @@ try:
     from pytriton_lite._core import tensor as _tensor
 except ImportError as error:
     raise ImportError(
-        "the compiled part of pytriton_lite is missing or does not fit this Python: "
-        "run `pip install .` in the source folder"
+        "the compiled part of pytriton_lite is missing here or does not fit this Python. In the "
+        "source folder, which hides an installed package, run `pip install -e .`"
     ) from error
 
 from pytriton_lite import errors, pb_utils

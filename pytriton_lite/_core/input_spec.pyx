@@ -175,10 +175,10 @@ cdef class InputSpec:
             ) from None
         for name in names:
             if name not in self.output_names:
-                raise InvalidArgumentError(
+                raise _with_nearest(InvalidArgumentError(
                     f"unexpected inference output '{name}' for model '{self.model_name}'",
                     model=self.model_name,
-                )
+                ), name, self.output_names)
         return names
 
     cdef Tensor _wrap(self, InputEntry entry, object value, int64_t *batch):
@@ -266,10 +266,10 @@ cdef class InputSpec:
             )
         for name in given:
             if name not in self.by_name:
-                raise InvalidArgumentError(
+                raise _with_nearest(InvalidArgumentError(
                     f"unexpected inference input '{name}' for model '{self.model_name}'",
                     model=self.model_name,
-                )
+                ), name, self.by_name)
 
     def _check_batch(self, list made, str prefix):
         cdef InputEntry entry
@@ -420,6 +420,15 @@ cdef class InputSpec:
                 f"'{row.protocol_name}': {error}", model=self.model_name,
             ) from error
         return array.reshape(ones) if is_scalar else array
+
+
+cdef object _with_nearest(object error, object name, object known):
+    """Add the name that was probably meant as a note: the text itself stays Triton's."""
+    import difflib
+    near = difflib.get_close_matches(str(name), list(known), 1)
+    if near:
+        error.add_note(f"did you mean '{near[0]}'?")
+    return error
 
 
 cdef object _text_array(object value):

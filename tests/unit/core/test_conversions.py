@@ -94,3 +94,16 @@ def test_inputs_must_be_a_mapping():
 def test_a_tensor_of_wrong_arguments_is_refused(arguments):
     with pytest.raises(ptl.InvalidArgumentError):
         ptl.Tensor(*arguments)
+
+
+def test_the_nearest_name_is_a_note():
+    for call in (
+        lambda: InputSpec(
+            "m", 0, [InputEntry("INPUT0", FP32, (1,), None, False)], ("Y",), share_memory=False
+        ).request({"INPUT_0": [1.0]}),
+        lambda: spec_of(FP32).request({"X": [1.0]}, outputs=["y"]),
+    ):
+        with pytest.raises(ptl.InvalidArgumentError) as caught:
+            call()
+        notes = getattr(caught.value, "__notes__", [])
+        assert notes == (["did you mean 'INPUT0'?"] if "INPUT_0" in str(caught.value) else [])
