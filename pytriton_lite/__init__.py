@@ -2,7 +2,7 @@
 
 A request passes these modules in this order: `server`, `model`, `_options`, `_repository`,
 `_backend`, `_config`, `_loading`, `_instance`, `pb_utils`, with `_core` (compiled) below all
-of them and `errors` and `_dtypes` shared.
+of them and `errors`, `_dtypes` and `_metrics` shared.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pytriton_lite._core.reply import InferenceResponse, Tensor
 from pytriton_lite._dtypes import DataType
 from pytriton_lite._index import ModelIndexEntry, ModelState
 from pytriton_lite._options import CompatibilityWarning, ModelControlMode, Options
+from pytriton_lite._protocol import TritonPythonModel
 from pytriton_lite.errors import (
     AlreadyExistsError,
     CancelledError,
@@ -74,6 +75,7 @@ __all__ = [
     "Server",
     "Tensor",
     "TritonError",
+    "TritonPythonModel",
     "UnavailableError",
     "UnknownError",
     "UnsupportedError",

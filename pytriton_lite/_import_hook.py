@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
 from pytriton_lite import pb_utils
 from pytriton_lite._instance.namespace import AmbientFinder, active_namespace
+from pytriton_lite.pb_utils.metrics import MetricOwner, make_metric_family_class
 
 UTILS_NAME = "triton_python_backend_utils"
 NATIVE_NAME = "c_python_backend_utils"
@@ -39,21 +40,19 @@ class _Utils(ModuleType):
         raise error
 
 
-def utils_modules(logger_class: type[Any] | None = None) -> dict[str, ModuleType]:
+def utils_modules(own: Mapping[str, type[Any]]) -> dict[str, ModuleType]:
     """Make fresh copies of both modules, the first without the native names.
 
     Parameters
     ----------
-    logger_class
-        The `Logger` of the copies; that of `pb_utils` when None.
+    own
+        Native classes of the copies' own in place of those of `pb_utils`.
     """
     utils = _Utils(UTILS_NAME, pb_utils.__doc__)
     names = (name for name in pb_utils.__all__ if name not in pb_utils.NATIVE_NAMES)
     vars(utils).update({name: getattr(pb_utils, name) for name in names})
     native = ModuleType(NATIVE_NAME, "Native part of triton_python_backend_utils.")
-    vars(native).update(pb_utils.NATIVE_NAMES)
-    if logger_class is not None:
-        vars(native)["Logger"] = logger_class
+    vars(native).update(pb_utils.NATIVE_NAMES, **own)
     return {UTILS_NAME: utils, NATIVE_NAME: native}
 
 
@@ -76,6 +75,15 @@ def _model_dir_of_thread() -> str:
     return result
 
 
+def _metric_owner_of_thread() -> MetricOwner:
+    namespace = active_namespace()
+    if namespace is None:
+        return pb_utils.MetricFamily._find_owner()  # raises
+    native: Any = namespace.import_module(NATIVE_NAME)
+    owner: MetricOwner = native.MetricFamily._find_owner()
+    return owner
+
+
 _lock = threading.Lock()
 _users = 0
 _finder = AmbientFinder()
@@ -89,7 +97,7 @@ def install() -> None:
         _users += 1
         if _users > 1:
             return
-        modules = utils_modules()
+        modules = utils_modules({"MetricFamily": make_metric_family_class(_metric_owner_of_thread)})
         add_native_names(modules, _model_dir_of_thread)
         for name, module in modules.items():
             if name in sys.modules:

@@ -29,6 +29,7 @@ from pytriton_lite._instance.inline import InlineInstance
 from pytriton_lite._instance.loader import InstancePlan, ModelCode, auto_complete
 from pytriton_lite._instance.output_check import make_output_check
 from pytriton_lite._instance.thread import ThreadInstance
+from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import Options
 from pytriton_lite.errors import ConfigError, UnavailableError, UnsupportedError
 
@@ -105,7 +106,7 @@ class LoadedVersion:
         What `read_config` returned; completed in place of a copy of its own.
     name, folder, version
         The model, its folder and the number of the version folder.
-    options
+    options, metrics
         Of the server.
 
     Raises
@@ -115,7 +116,14 @@ class LoadedVersion:
     """
 
     def __init__(
-        self, message: Any, name: str, folder: str, version: int, options: Options
+        self,
+        message: Any,
+        name: str,
+        folder: str,
+        version: int,
+        options: Options,
+        *,
+        metrics: MetricRegistry,
     ) -> None:
         self.name = name
         self.version = version
@@ -147,7 +155,7 @@ class LoadedVersion:
         )
         home = InlineInstance if is_inline else ThreadInstance
         self.instances: list[Instance] = [
-            home(plan, self._queue) for plan in _plans(code, self.settings, options)
+            home(plan, self._queue) for plan in _plans(code, self.settings, options, metrics)
         ]
         self._load_instances()
         self.served = ServedVersion(spec, self._queue, name, version)
@@ -224,7 +232,9 @@ def _completed(message: Any, code: ModelCode, options: Options) -> Any:
     return completed
 
 
-def _plans(code: ModelCode, settings: ModelSettings, options: Options) -> list[InstancePlan]:
+def _plans(
+    code: ModelCode, settings: ModelSettings, options: Options, metrics: MetricRegistry
+) -> list[InstancePlan]:
     check: Callable[[tuple[str, ...], int, Any], None] | None = None
     if options.strict_outputs:
         check = make_output_check(settings)
@@ -241,6 +251,7 @@ def _plans(code: ModelCode, settings: ModelSettings, options: Options) -> list[I
             share_memory=options.share_memory,
             check_outputs=check,
             output_reshapes=reshapes or None,
+            metrics=metrics,
         )
 
     return [

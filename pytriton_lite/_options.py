@@ -42,7 +42,6 @@ _WITHOUT_MEANING = {
     "log_format": None,
     "min_supported_compute_capability": None,
     "model_load_device_limits": {},
-    "metrics": True,
     "metrics_configuration": {},
     "metrics_interval": 2000,
     "pinned_memory_pool_size": 1 << 28,
@@ -92,6 +91,8 @@ class Options:
         Models that load side by side. Default 4.
     backend_configuration
         ``{"python": {key: value}}``, as ``--backend-config``.
+    metrics
+        Whether models can make custom metrics, for `Server.metrics`. Default True.
     log_info, log_warn, log_error, log_verbose
         If one is given, the level of the logger ``pytriton_lite`` is set from them. Otherwise
         it stays as the application configured it.
@@ -110,6 +111,7 @@ class Options:
     exit_timeout: float = 30
     model_load_thread_count: int = 4
     backend_configuration: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    metrics: bool = True
     log_info: bool | None = None
     log_warn: bool | None = None
     log_error: bool | None = None

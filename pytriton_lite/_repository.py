@@ -15,6 +15,7 @@ from pytriton_lite._config.model_config import select_versions, version_policy_o
 from pytriton_lite._core.calls import Endpoint
 from pytriton_lite._index import ModelIndexEntry, ModelState
 from pytriton_lite._loading import LoadedVersion, read_config
+from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import ModelControlMode, Options
 from pytriton_lite.errors import (
     InternalError,
@@ -49,11 +50,12 @@ class Repository:
     """Models of a server: finds, loads and unloads them.
 
     Thread-safe. `endpoint` gives what a `Model` object holds; its `served` changes when a
-    version is loaded, replaced or unloaded.
+    version is loaded, replaced or unloaded. `metrics` are the custom metrics of the models.
     """
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self.metrics = MetricRegistry(is_enabled=options.metrics)
         # This dict and that of a model's versions are replaced, never changed, so that readers
         # need no lock.
         self._models: dict[str, _Model] = {}
@@ -193,7 +195,9 @@ class Repository:
             if version.loaded is None:
                 version.state, version.reason = ModelState.LOADING, ""
             try:
-                fresh[number] = LoadedVersion(message, name, folder, number, self._options)
+                fresh[number] = LoadedVersion(
+                    message, name, folder, number, self._options, metrics=self.metrics
+                )
             except TritonError as error:
                 failures[number] = error
             except Exception as error:

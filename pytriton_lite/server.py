@@ -283,6 +283,28 @@ class Server:
         """Whether the server is live and every model that was loaded is ready."""
         return self.live() and self._loaded.all_ready()
 
+    def metrics(self) -> str:
+        """Custom metrics of all models, in the text format of Prometheus.
+
+        Triton's own metrics (``nv_...``) are not in it yet; they will follow with statistics.
+
+        Raises
+        ------
+        UnavailableError
+            The server was never started.
+        UnsupportedError
+            The server runs with ``metrics=False``.
+
+        Notes
+        -----
+        A family is listed while one of its series is there, and a series while a
+        `MetricFamily` object that it was made with is alive and its model loaded.
+        """
+        registry = self._loaded.metrics
+        if not registry.is_enabled:
+            raise UnsupportedError("metrics are not supported: the server has metrics=False")
+        return registry.text()
+
     def metadata(self) -> dict[str, Any]:
         """Name, version and extensions, as in the KServe v2 protocol."""
         from pytriton_lite import __version__

@@ -16,8 +16,10 @@ from pytriton_lite._import_hook import add_native_names, utils_modules
 from pytriton_lite._instance.event_loop import InstanceLoop
 from pytriton_lite._instance.exception_text import describe_exception
 from pytriton_lite._instance.namespace import ModuleNamespace
+from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite.errors import InternalError
 from pytriton_lite.pb_utils.log import make_logger_class
+from pytriton_lite.pb_utils.metrics import MetricOwner, make_metric_family_class
 
 _log = logging.getLogger("pytriton_lite.instance")
 
@@ -57,6 +59,8 @@ class InstancePlan:
         See `Contract`.
     output_reshapes
         See `Contract`; None when no output has ``reshape``.
+    metrics
+        Where its custom metrics go.
     """
 
     code: ModelCode
@@ -68,6 +72,7 @@ class InstancePlan:
     share_memory: bool
     check_outputs: Callable[[tuple[str, ...], int, Any], None] | None
     output_reshapes: dict[str, tuple[int, ...]] | None
+    metrics: MetricRegistry
 
 
 class ImportedModel:
@@ -78,7 +83,9 @@ class ImportedModel:
     code
         What to import.
     label
-        Appears in the private module names.
+        Appears in the private module names, and for the instance in errors of metrics.
+    metrics
+        Where the module's metrics go; None when it can make none.
 
     Raises
     ------
@@ -87,11 +94,17 @@ class ImportedModel:
         exception.
     """
 
-    def __init__(self, code: ModelCode, label: str) -> None:
+    def __init__(self, code: ModelCode, label: str, metrics: MetricRegistry | None) -> None:
         self.code = code
         _check_file(code)
         logger = logging.getLogger(f"pytriton_lite.model.{code.model_name}")
-        self._utils = utils_modules(make_logger_class(logger))
+        self._metrics = owner = MetricOwner(metrics, label)
+        self._utils = utils_modules(
+            {
+                "Logger": make_logger_class(logger),
+                "MetricFamily": make_metric_family_class(lambda: owner),
+            }
+        )
         folders = [code.model_folder]
         if code.backend.folder is not None:
             folders.append(code.backend.folder)
@@ -120,8 +133,9 @@ class ImportedModel:
         return describe_exception(error, self.namespace.prefix)
 
     def close(self) -> None:
-        """Forget the modules."""
+        """Forget the modules and end their metrics."""
         self.namespace.close()
+        self._metrics.close()
         self.model_class = None
         for module in self._utils.values():
             vars(module).clear()
@@ -177,7 +191,8 @@ def auto_complete(code: ModelCode, config_json: str) -> dict[str, Any] | None:
     InternalError
         The import or the function failed, or it returned something else.
     """
-    imported = ImportedModel(code, f"{code.model_name}_auto_complete")
+    # No metrics: on Triton a family made here never returns (observed on 2.51).
+    imported = ImportedModel(code, f"{code.model_name}_auto_complete", metrics=None)
     try:
         function = getattr(imported.model_class, "auto_complete_config", None)
         if function is None:
@@ -219,7 +234,7 @@ class LoadedModel:
     def __init__(self, plan: InstancePlan, *, is_inline: bool) -> None:
         self._plan = plan
         code = plan.code
-        self._imported = ImportedModel(code, plan.name)
+        self._imported = ImportedModel(code, plan.name, plan.metrics)
         self._loop = InstanceLoop(plan.name)
         try:
             with self._imported.errors():

@@ -1,8 +1,9 @@
 """What ``import triton_python_backend_utils as pb_utils`` gives inside a model.
 
-The same classes are importable from here for scripts and tests. Two things exist only
-inside a model, since they belong to its instance: `get_model_dir`, and a `Logger` that
-logs under ``pytriton_lite.model.<name>`` (here it logs under ``pytriton_lite.model``).
+The same classes are importable from here for scripts and tests. Three things exist only
+inside a model, since they belong to its instance: `get_model_dir`, a `MetricFamily` of its
+server (here it refuses to be made), and a `Logger` that logs under
+``pytriton_lite.model.<name>`` (here it logs under ``pytriton_lite.model``).
 """
 
 from __future__ import annotations
@@ -40,8 +41,6 @@ from pytriton_lite.pb_utils.dtypes import (
 )
 from pytriton_lite.pb_utils.later import (
     InferenceResponseSender,
-    Metric,
-    MetricFamily,
     ResponseIterator,
     SharedMemory,
     async_event_future_done_callback,
@@ -50,6 +49,7 @@ from pytriton_lite.pb_utils.later import (
     unload_model,
 )
 from pytriton_lite.pb_utils.log import make_logger_class
+from pytriton_lite.pb_utils.metrics import Metric, MetricFamily
 
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_START = 1
 TRITONSERVER_REQUEST_FLAG_SEQUENCE_END = 2

@@ -8,26 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from pytriton_lite._core.native_enum import MetricKind
 from pytriton_lite.errors import UnsupportedError
-
-
-class MetricFamily:
-    """Custom metrics: not available yet."""
-
-    COUNTER = MetricKind(0)
-    GAUGE = MetricKind(1)
-    HISTOGRAM = MetricKind(2)
-
-    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        raise UnsupportedError("pb_utils.MetricFamily is not supported yet: no custom metrics")
-
-
-class Metric:
-    """A series of a metric family; made by `MetricFamily.Metric` only."""
-
-    def __init__(self) -> None:
-        raise TypeError("c_python_backend_utils.Metric: No constructor defined!")
 
 
 class InferenceResponseSender:
@@ -56,7 +37,7 @@ def async_event_future_done_callback(py_future: Any) -> NoReturn:
     raise UnsupportedError("async_event_future_done_callback() is internal to Triton's stub")
 
 
-for _cls in (SharedMemory, MetricFamily, Metric, InferenceResponseSender, ResponseIterator):
+for _cls in (SharedMemory, InferenceResponseSender, ResponseIterator):
     _cls.__module__ = "c_python_backend_utils"
 
 

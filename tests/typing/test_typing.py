@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib.util
+import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import pytriton_lite as ptl
+from pytriton_lite import pb_utils
 
 from .cases import program
 
@@ -26,16 +34,20 @@ MODULES = (
     "reply",
     "tensor",
 )
+STUB = ROOT / "triton_python_backend_utils-stubs" / "__init__.pyi"
+MODELS = HERE / "models"
 # A tool of developers, and no dependency of the tests.
 needs_mypy = pytest.mark.skipif(
     importlib.util.find_spec("mypy") is None, reason="mypy is not installed"
 )
 
 
-def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_python(*arguments: str, search_path: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
+        # mypy looks for stub packages where installed packages are, and there only.
+        env=os.environ | ({"PYTHONPATH": search_path} if search_path else {}),
         capture_output=True,
         text=True,
         timeout=300,
@@ -78,3 +90,107 @@ def test_the_typed_program_runs():
 def test_the_typed_async_program_runs():
     # By hand: (1 + 1) * 3.
     assert asyncio.run(program.main_async(str(HERE / "cases"))) == 6.0
+
+
+@needs_mypy
+def test_models_pass_mypy_strict():
+    done = run_python(
+        *("-m", "mypy", "--strict", "--config-file", str(HERE / "stubtest.ini")),
+        *map(str, sorted(MODELS.glob("*.py"))),
+        search_path=str(ROOT),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Often in an environment of its own, so the command counts and not the package.
+@pytest.mark.skipif(shutil.which("pyright") is None, reason="there is no command `pyright`")
+def test_models_pass_pyright(tmp_path):
+    options = {
+        # pyright ignores absolute paths here
+        "include": [os.path.relpath(path, tmp_path) for path in (MODELS, STUB.parent)],
+        "extraPaths": [str(ROOT), str(MODELS)],
+        "reportMissingModuleSource": "none",  # the module exists inside models only
+        "reportUnnecessaryTypeIgnoreComment": "error",
+    }
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(options))
+    done = subprocess.run(
+        ["pyright", "--project", str(tmp_path), "--pythonpath", sys.executable],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_mypy
+def test_stub_agrees_with_pb_utils(tmp_path):
+    # The module as model code finds it; stubtest imports it by its name.
+    (tmp_path / "triton_python_backend_utils.py").write_text(
+        "from pytriton_lite import pb_utils\n"
+        "from pytriton_lite.pb_utils import *\n"
+        "def get_model_dir(): return ''\n"
+        "__all__ = [*pb_utils.__all__, 'get_model_dir']\n"
+    )
+    done = run_python(
+        *("-m", "mypy.stubtest", "triton_python_backend_utils", "--concise"),
+        *("--mypy-config-file", str(HERE / "stubtest.ini")),
+        *("--allowlist", str(HERE / "stubtest_allowlist_pb_utils.txt")),
+        search_path=os.pathsep.join((str(tmp_path), str(ROOT))),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_stub_names_what_pb_utils_has():
+    tree = ast.parse(STUB.read_text())
+    exported = next(
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    assert set(exported) == {*pb_utils.__all__, "get_model_dir"}
+    # Public classes that model code cannot reach are types of values that it gets, or dicts.
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    unreachable = {name for name in classes if name[0] != "_"} - set(exported)
+    assert all("type_check_only" in ast.unparse(classes[name]) for name in unreachable)
+    dicts = {"InputProperties", "OutputProperties", "TransactionPolicy"}
+    assert unreachable - dicts == {
+        *("InferenceResponseSender", "InferenceTrace", "MemoryType"),
+        *("Metric", "MetricKind", "ResponseIterator"),
+    }
+    assert unreachable - dicts <= pb_utils.NATIVE_NAMES.keys()
+
+
+def test_stub_documents_what_it_names():
+    tree = ast.parse(STUB.read_text())
+    documented, named = {"__init__"}, set()
+
+    def visit(body, prefix):
+        for node in body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name[0] != "_":
+                named.add(prefix + node.name)
+                if ast.get_docstring(node):
+                    documented.add(prefix + node.name)
+                if isinstance(node, ast.ClassDef):
+                    visit(node.body, f"{prefix}{node.name}.")
+
+    visit(tree.body, "")
+    assert named <= documented, named - documented
+
+
+@pytest.mark.parametrize("name", ["add_sub", "dlpack", "text"])
+def test_typed_models_run(name, tmp_path):
+    version = tmp_path / name / "1"
+    version.mkdir(parents=True)
+    shutil.copy(MODELS / f"{name}.py", version / "model.py")
+    x = np.array([1.0, 2.0], dtype=np.float32)
+    with ptl.Server(str(tmp_path), execution="inline") as server:
+        model = server.model(name)
+        if name == "add_sub":
+            assert model({"A": x, "B": x + 1})["SUM"].tolist() == [3.0, 5.0]
+            assert model({"A": x})["DIFFERENCE"].tolist() == [0.0, 1.0]
+        elif name == "dlpack":
+            assert model({"IN": x})["OUT"].tolist() == [2.0, 4.0]
+        else:
+            words = np.array([b"ab", b"c"], dtype=object)
+            assert model({"WORD": words})["UPPER"].tolist() == [b"AB", b"C"]

@@ -1,0 +1,292 @@
+"""Custom metrics of one server: families, their series, and the Prometheus text of them.
+
+A family and a series are there as long as somebody holds them. The registry holds them
+weakly; who holds them is the matter of `pb_utils.metrics`. Texts of errors are those of
+Triton 2.51.
+
+Locks are reentrant: a finalizer or a signal handler may update a metric while its thread
+is inside one. Nothing of the model's runs under them otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import ClassVar, TypeAlias
+from weakref import WeakValueDictionary
+
+from typing_extensions import override
+
+Labels: TypeAlias = tuple[tuple[str, str], ...]
+
+_METRIC_NAME = re.compile(r"(?!__)[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+
+
+class MetricError(Exception):
+    """What Triton's core says about a metric that it refuses."""
+
+
+class Series:
+    """A value under a set of labels. Thread-safe."""
+
+    __slots__ = ("__weakref__", "_lock", "labels")
+    kind: ClassVar[str]
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self._lock = threading.RLock()
+
+    def increment(self, _by: float) -> None:
+        """Add to the value."""
+        raise self._unsupported("Increment")
+
+    def set(self, _to: float) -> None:
+        """Replace the value."""
+        raise self._unsupported("Set")
+
+    def observe(self, _value: float) -> None:
+        """Count a value in its bucket."""
+        raise self._unsupported("Observe")
+
+    def value(self) -> float:
+        """Read the value."""
+        raise self._unsupported("Value")
+
+    def lines(self, name: str) -> Iterator[str]:
+        """Lines of the Prometheus text."""
+        yield f"{name}{_labels_text(self.labels)} {_number_text(self.value())}"
+
+    def _unsupported(self, operation: str) -> MetricError:
+        kind = self.kind.upper()
+        return MetricError(f"TRITONSERVER_METRIC_KIND_{kind} does not support {operation}")
+
+
+class Gauge(Series):
+    """A value that goes up and down."""
+
+    __slots__ = ("_value",)
+    kind = "gauge"
+
+    def __init__(self, labels: Labels) -> None:
+        super().__init__(labels)
+        self._value = 0.0
+
+    @override
+    def increment(self, _by: float) -> None:
+        with self._lock:
+            self._value += _by
+
+    @override
+    def set(self, _to: float) -> None:
+        with self._lock:
+            self._value = _to
+
+    @override
+    def value(self) -> float:
+        return self._value
+
+
+class Counter(Gauge):
+    """A value that only goes up."""
+
+    __slots__ = ()
+    kind = "counter"
+
+    @override
+    def increment(self, _by: float) -> None:
+        if _by < 0:
+            raise MetricError(
+                "TRITONSERVER_METRIC_KIND_COUNTER can only be incremented monotonically by "
+                "non-negative values."
+            )
+        super().increment(_by)
+
+    @override
+    def set(self, _to: float) -> None:
+        raise self._unsupported("Set")
+
+
+class Histogram(Series):
+    """Values counted in buckets.
+
+    Parameters
+    ----------
+    bounds
+        Upper bounds of the buckets, ascending; the bucket without a bound is added.
+    """
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+    kind = "histogram"
+
+    def __init__(self, labels: Labels, bounds: Sequence[float]) -> None:
+        super().__init__(labels)
+        # A NaN is not below anything, so it is refused here, too. Triton accepts it.
+        if not all(low < high for low, high in pairwise(bounds)) or any(map(math.isnan, bounds)):
+            raise MetricError("Bucket Boundaries must be strictly sorted")
+        # Triton would list an infinite bound twice, which Prometheus refuses.
+        self._bounds = [bound for bound in bounds if bound != math.inf]
+        self._counts = [0] * (len(self._bounds) + 1)
+        self._sum = 0.0
+
+    @override
+    def observe(self, _value: float) -> None:
+        # NaN goes to the first bucket, as on Triton.
+        index = bisect_left(self._bounds, _value)
+        with self._lock:
+            self._counts[index] += 1
+            self._sum += _value
+
+    @override
+    def lines(self, name: str) -> Iterator[str]:
+        with self._lock:
+            counts, total = self._counts.copy(), self._sum
+        labels = _labels_text(self.labels)
+        yield f"{name}_count{labels} {sum(counts)}"
+        yield f"{name}_sum{labels} {_number_text(total)}"
+        for bound, count in zip([*self._bounds, math.inf], accumulate(counts), strict=True):
+            labels = _labels_text((*self.labels, ("le", _number_text(bound))))
+            yield f"{name}_bucket{labels} {count}"
+
+
+# By the number of `MetricKind`.
+SERIES_TYPES: tuple[type[Series], ...] = (Counter, Gauge, Histogram)
+
+
+class Family:
+    """Series of one name and kind; made by `MetricRegistry.family`."""
+
+    __slots__ = ("__weakref__", "_lock", "_series", "description", "name", "series_type")
+
+    def __init__(self, name: str, description: str, series_type: type[Series]) -> None:
+        self.name = name
+        self.description = description
+        self.series_type = series_type
+        self._lock = threading.RLock()
+        self._series: WeakValueDictionary[Labels, Series] = WeakValueDictionary()
+
+    def series(self, labels: Mapping[str, object], bounds: Sequence[float]) -> Series:
+        """Find the series of these labels, or make it.
+
+        Parameters
+        ----------
+        bounds
+            Of the buckets of a new histogram.
+
+        Raises
+        ------
+        MetricError
+            Labels that Prometheus does not allow, or buckets out of order.
+        """
+        key = _checked_labels(labels, is_histogram=self.series_type is Histogram)
+        if self.series_type is Histogram:
+            made: Series = Histogram(key, bounds)
+        else:
+            made = self.series_type(key)
+        with self._lock:
+            found = self._series.get(key)
+            if found is None:
+                found = self._series[key] = made
+        return found
+
+    def lines(self) -> Iterator[str]:
+        """Lines of the Prometheus text; none while there is no series."""
+        # The references are copied at once, while `values` would walk over a changing dict.
+        alive = [s for s in (ref() for ref in self._series.valuerefs()) if s is not None]
+        if not alive:
+            return
+        if self.description:
+            # Triton does not escape: there a line break in it spoils the whole text.
+            text = self.description.replace("\\", r"\\").replace("\n", r"\n")
+            yield f"# HELP {self.name} {text}"
+        yield f"# TYPE {self.name} {self.series_type.kind}"
+        for series in alive:
+            yield from series.lines(self.name)
+
+
+class MetricRegistry:
+    """All custom metrics of a server. Thread-safe.
+
+    Parameters
+    ----------
+    is_enabled
+        If not, every family is refused.
+    """
+
+    def __init__(self, *, is_enabled: bool) -> None:
+        self.is_enabled = is_enabled
+        self._lock = threading.RLock()
+        self._families: WeakValueDictionary[str, Family] = WeakValueDictionary()
+
+    def family(self, name: str, description: str, kind: int) -> Family:
+        """Find the family of this name, or make it; the first description is kept.
+
+        Raises
+        ------
+        MetricError
+            A name that Prometheus does not allow, or one that is in use for another kind.
+        """
+        if not self.is_enabled:
+            raise MetricError("metrics not supported")
+        if not _METRIC_NAME.fullmatch(name):
+            raise MetricError("Invalid metric name")
+        made = Family(name, description, SERIES_TYPES[kind])
+        with self._lock:
+            found = self._families.get(name)
+            if found is None:
+                found = self._families[name] = made
+        if found.series_type is not made.series_type:
+            raise MetricError("Family name already exists with different type")
+        return found
+
+    def text(self) -> str:
+        """All series in the text format of Prometheus."""
+        families = [f for f in (ref() for ref in self._families.valuerefs()) if f is not None]
+        return "".join(f"{line}\n" for family in families for line in family.lines())
+
+
+def _checked_labels(labels: Mapping[str, object], *, is_histogram: bool) -> Labels:
+    checked = []
+    for name, value in sorted(labels.items()):
+        # With a label `le` of its own Triton writes that label twice into a bucket's line, and
+        # then Prometheus refuses the whole text.
+        if not _LABEL_NAME.fullmatch(name) or (is_histogram and name == "le"):
+            raise MetricError("Invalid label name")
+        if not isinstance(value, str):
+            raise MetricError("attempt to access JSON non-string as string")
+        if not _is_encodable(value):
+            raise MetricError(
+                "failed to parse the request JSON buffer: The surrogate pair in string is invalid."
+            )
+        checked.append((name, value))
+    return tuple(checked)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _labels_text(labels: Labels) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _number_text(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    return repr(value).removesuffix(".0")
