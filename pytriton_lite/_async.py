@@ -10,9 +10,15 @@ from __future__ import annotations
 import asyncio
 import collections
 import weakref
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 from pytriton_lite.errors import RequestTimeoutError
+
+if TYPE_CHECKING:
+    from pytriton_lite._core.calls import ResponseStream
+    from pytriton_lite._core.reply import InferenceResponse
 
 _bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopBridge] = (
     weakref.WeakKeyDictionary()
@@ -37,11 +43,11 @@ class LoopBridge:
             bridge = _bridges[loop] = cls(loop)
         return bridge
 
-    async def run(self, queue: Any, request: Any, timeout_s: float | None) -> Any:
-        """Queue a request and await its response. Cancelling the task cancels the request."""
+    async def run(self, queue: Any, slot: Any, timeout_s: float | None) -> Any:
+        """Queue a slot and await its response. Cancelling the task cancels the request."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        slot = queue.new_slot(request, self._finished)
+        slot.notify_when_done(self._finished)
         self._futures[slot] = future
         if not self._starting:
             loop.call_soon(self._start)
@@ -77,7 +83,7 @@ class LoopBridge:
                         future.set_exception(error)
 
     def _finished(self, slot: Any) -> None:
-        """Called on an instance's thread."""
+        """Deliver a slot, or wake the reader of a stream, on the loop. Called on any thread."""
         self._done.append(slot)
         if self._is_woken:
             return  # `_deliver` is yet to run and will find this slot, too
@@ -91,11 +97,84 @@ class LoopBridge:
         self._is_woken = False
         while self._done:
             slot = self._done.popleft()
+            if isinstance(slot, AsyncResponseStream):
+                slot._wake()
+                continue
             future = self._futures.pop(slot, None)
             if future is None or future.done():
                 continue
-            outcome = slot.get()
+            outcome = slot.take_outcome()
             if isinstance(outcome, BaseException):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+
+
+class AsyncResponseStream:
+    """Asynchronous iterator over the responses to one request; from `Model.async_stream`.
+
+    Dropping it before the end, `close()`, `cancel()`, the end of an ``async with`` block and
+    the cancellation of the task that awaits the next response cancel the request.
+    """
+
+    def __init__(
+        self, open_stream: Callable[[], ResponseStream], timeout_s: float | None, *, is_lazy: bool
+    ) -> None:
+        self._open_stream = open_stream
+        # An inline model runs while its stream is opened, which must not block the loop.
+        self._stream = None if is_lazy else open_stream()
+        self._timeout_s = timeout_s
+        self._deadline: float | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def __anext__(self) -> InferenceResponse:
+        loop = asyncio.get_running_loop()
+        if self._timeout_s is not None and self._deadline is None:
+            self._deadline = loop.time() + self._timeout_s
+        stream = self._stream
+        if stream is None:
+            stream = self._stream = await loop.run_in_executor(None, self._open_stream)
+        while True:
+            response = stream.try_next()
+            if response is not None:
+                return response
+            if stream.is_finished:
+                raise StopAsyncIteration
+            self._waiter = loop.create_future()
+            if not stream.arm(partial(LoopBridge.of(loop)._finished, self)):
+                continue
+            try:
+                async with asyncio.timeout_at(self._deadline):
+                    await self._waiter
+            except TimeoutError:
+                raise stream.timed_out() from None
+            except asyncio.CancelledError:
+                stream.close()
+                raise
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def cancel(self) -> None:
+        """Cancel the request; the iteration ends. Without effect after the last response."""
+        self.close()
+
+    def close(self) -> None:
+        """The same as `cancel`."""
+        if self._stream is not None:
+            self._stream.close()
+        self._wake()
+
+    async def aclose(self) -> None:
+        """The same as `cancel`, as asynchronous generators call it."""
+        self.close()

@@ -22,7 +22,7 @@ class RequestFuture(concurrent.futures.Future[InferenceResponse]):
         """Take the outcome of the slot; called by who finished it."""
         if not self.set_running_or_notify_cancel():
             return
-        outcome = slot.get()
+        outcome = slot.take_outcome()
         if isinstance(outcome, BaseException):
             self.set_exception(outcome)
         else:

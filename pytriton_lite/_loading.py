@@ -77,9 +77,9 @@ def _first_version_files(folder: str) -> list[str]:
 
 def _refuse_unsupported(settings: ModelSettings) -> None:
     missing = None
-    if settings.is_decoupled:
-        missing = "decoupled transaction policy"
-    elif settings.scheduler in ("sequence_batching", "ensemble_scheduling"):
+    if settings.scheduler == "ensemble_scheduling" or (
+        settings.scheduler == "sequence_batching" and not settings.is_iterative
+    ):
         missing = settings.scheduler
     elif "EXECUTION_ENV_PATH" in settings.parameters:
         missing = "an execution environment of its own (EXECUTION_ENV_PATH)"
@@ -142,7 +142,9 @@ class LoadedVersion:
         _refuse_unsupported(self.settings)
         is_inline = options.execution_of(name) == "inline"
         self._exit_timeout = options.exit_timeout
-        self._queue = RequestQueue(name, is_inline=is_inline)
+        self._queue = RequestQueue(
+            name, is_inline=is_inline, is_iterative=self.settings.is_iterative
+        )
         spec = InputSpec(
             name,
             self.settings.max_batch_size,
@@ -158,7 +160,14 @@ class LoadedVersion:
             home(plan, self._queue) for plan in _plans(code, self.settings, options, metrics)
         ]
         self._load_instances()
-        self.served = ServedVersion(spec, self._queue, name, version)
+        self.served = ServedVersion(
+            spec,
+            self._queue,
+            name,
+            version,
+            is_decoupled=self.settings.is_decoupled,
+            stream_backlog=options.stream_backlog,
+        )
 
     def _load_instances(self) -> None:
         for instance in self.instances:
@@ -248,6 +257,8 @@ def _plans(
             device_id=device_id,
             config_json=settings.json,
             is_batching=settings.max_batch_size > 0,
+            is_decoupled=settings.is_decoupled,
+            is_iterative=settings.is_iterative,
             share_memory=options.share_memory,
             check_outputs=check,
             output_reshapes=reshapes or None,

@@ -75,6 +75,9 @@ class Options:
         Let models see the callers' arrays themselves and callers the models' arrays, without
         the private copies that Triton makes. A model that writes into its inputs, or reuses an
         output buffer, then changes the caller's data. Default False.
+    stream_backlog
+        Responses of one stream that may wait to be read; then the model's response sender blocks
+        until the reader has caught up, has gone, or has cancelled. 0: no limit. Default 4096.
     strict_outputs
         Refuse responses that contradict the configuration. Triton does not look. Default False.
     strict_model_config
@@ -102,6 +105,7 @@ class Options:
     backend_directory: StrPath = "/opt/tritonserver/backends"
     execution: ExecutionMode | Mapping[str, ExecutionMode] = "auto"
     share_memory: bool = False
+    stream_backlog: int = 4096
     strict_outputs: bool = False
     strict_model_config: bool = False
     server_id: str = "triton"
@@ -134,6 +138,10 @@ class Options:
                 raise InvalidArgumentError(f"execution {execution!r} is none of {_MODES}")
             if execution == "process":
                 raise UnsupportedError("execution 'process' is not supported yet: use 'thread'")
+        if not isinstance(self.stream_backlog, int) or self.stream_backlog < 0:
+            raise InvalidArgumentError(
+                f"stream_backlog must be a non-negative int, got {self.stream_backlog!r}"
+            )
         if "*" in self.startup_models and len(self.startup_models) > 1:
             raise InvalidArgumentError(
                 "Wildcard model name '*' must be the ONLY startup model if specified at all."

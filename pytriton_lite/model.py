@@ -18,6 +18,9 @@ from pytriton_lite.errors import InvalidArgumentError, TritonError
 if TYPE_CHECKING:
     import concurrent.futures
 
+    from pytriton_lite._async import AsyncResponseStream
+    from pytriton_lite._core.calls import ResponseStream, ServedVersion
+    from pytriton_lite._core.slot import CallSlot
     from pytriton_lite._repository import Repository
 
 Parameter: TypeAlias = "bool | int | float | str"
@@ -157,14 +160,14 @@ class Model(ModelCalls):
         RequestTimeoutError
             No answer within `timeout_s`; the request is cancelled.
         """
-        served, request = self._prepare(
+        served, slot = self._prepare(
             inputs,
             self._fields(
                 outputs, parameters, request_id, priority, correlation_id,
                 _flags(sequence_start, sequence_end), timeout,
             ),
         )  # fmt: skip
-        return self._run(served, request, timeout_s)
+        return self._run(served, slot, timeout_s)
 
     def submit(
         self,
@@ -184,7 +187,7 @@ class Model(ModelCalls):
         Cancelling the future cancels the request: while it is queued it never reaches the
         model. An inline model that is idle runs the request before this returns.
         """
-        served, request = self._prepare(
+        served, slot = self._prepare(
             inputs,
             self._fields(
                 outputs, parameters, request_id, priority, correlation_id,
@@ -195,7 +198,9 @@ class Model(ModelCalls):
         from pytriton_lite._future import RequestFuture
 
         future = RequestFuture()
-        future.attach(served.queue, served.queue.submit(request, future.complete))
+        future.attach(served.queue, slot)
+        slot.notify_when_done(future.complete)
+        served.queue.submit_all([slot])
         return future
 
     async def async_run(
@@ -217,7 +222,7 @@ class Model(ModelCalls):
         Cancelling the task cancels the request. An inline model runs on a thread of the
         loop's default executor, so that it does not block the loop.
         """
-        served, request = self._prepare(
+        served, slot = self._prepare(
             inputs,
             self._fields(
                 outputs, parameters, request_id, priority, correlation_id,
@@ -230,11 +235,92 @@ class Model(ModelCalls):
 
         loop = asyncio.get_running_loop()
         if served.queue.is_inline:
-            return await loop.run_in_executor(None, self._run, served, request, timeout_s)
+            return await loop.run_in_executor(None, self._run, served, slot, timeout_s)
         response: InferenceResponse = await LoopBridge.of(loop).run(
-            served.queue, request, timeout_s
+            served.queue, slot, timeout_s
         )
         return response
+
+    def stream(
+        self,
+        inputs: Inputs,
+        *,
+        outputs: Sequence[str] | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        priority: int = 0,
+        correlation_id: int | str | None = None,
+        sequence_start: bool = False,
+        sequence_end: bool = False,
+        timeout: int = 0,
+    ) -> ResponseStream:
+        """Start one request and iterate over its responses; arguments as for `run`.
+
+        For decoupled models, which send any number of them; of another model it gives the one.
+        An error response is raised where it comes, and the iteration may go on after it.
+        Triton's empty final response is left out.
+
+        `timeout_s` limits the time from now to the last response. An inline model runs before
+        this returns, and its responses wait without limit.
+
+        Breaking off, by dropping the iterator or its `close`, cancels the request. When
+        `stream_backlog` (see `Options`) responses wait to be read, the model's response sender
+        blocks; so read several streams of one model side by side, not one after another.
+        """
+        served, slot = self._prepare(
+            inputs,
+            self._fields(
+                outputs, parameters, request_id, priority, correlation_id,
+                _flags(sequence_start, sequence_end), timeout,
+            ),
+        )  # fmt: skip
+        self._check_thread(served)
+        return self._open(served, slot, timeout_s, keeps_empty_final=False, raises=True)
+
+    def async_stream(
+        self,
+        inputs: Inputs,
+        *,
+        outputs: Sequence[str] | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        priority: int = 0,
+        correlation_id: int | str | None = None,
+        sequence_start: bool = False,
+        sequence_end: bool = False,
+        timeout: int = 0,
+    ) -> AsyncResponseStream:
+        """Start one request and iterate asynchronously over its responses, as `stream` does.
+
+        Cancelling the task that awaits a response cancels the request. An inline model runs on
+        a thread of the loop's default executor, from the first iteration on.
+        """
+        served, slot = self._prepare(
+            inputs,
+            self._fields(
+                outputs, parameters, request_id, priority, correlation_id,
+                _flags(sequence_start, sequence_end), timeout,
+            ),
+        )  # fmt: skip
+        return self._async_open(served, slot, timeout_s, keeps_empty_final=False, raises=True)
+
+    def _async_open(
+        self,
+        served: ServedVersion,
+        slot: CallSlot,
+        timeout_s: float | None,
+        *,
+        keeps_empty_final: bool,
+        raises: bool,
+    ) -> AsyncResponseStream:
+        from pytriton_lite._async import AsyncResponseStream
+
+        def open_stream() -> ResponseStream:
+            return self._open(served, slot, None, keeps_empty_final=keeps_empty_final, raises=raises)
+
+        return AsyncResponseStream(open_stream, timeout_s, is_lazy=served.queue.is_inline)
 
     def create_request(self, **fields: Any) -> InferenceRequest:
         """Make an `InferenceRequest` for `infer`; `fields` are its attributes."""
@@ -246,7 +332,9 @@ class Model(ModelCalls):
     def infer(
         self, request: InferenceRequest | None = None, *, raise_on_error: bool = True, **fields: Any
     ) -> Iterator[InferenceResponse]:
-        """Iterate over the responses to a request, the official form of `run`.
+        """Iterate over the responses to a request, the official form of `run` and `stream`.
+
+        Triton's empty final response of a decoupled model is among them.
 
         Parameters
         ----------
@@ -256,18 +344,18 @@ class Model(ModelCalls):
             Raise the error of a response; otherwise it is in ``response.error``.
         """
         made = self.create_request(**fields) if request is None else request
-        return iter(self._responses(made, raise_on_error))
-
-    def _responses(
-        self, request: InferenceRequest, raise_on_error: bool
-    ) -> list[InferenceResponse]:
         try:
-            served, prepared = self._prepare(request.inputs, self._request_fields(request))
-            return [self._run(served, prepared, None)]
+            served, slot = self._prepare(made.inputs, self._request_fields(made))
+            if served.is_decoupled:
+                self._check_thread(served)
+                return self._open(
+                    served, slot, None, keeps_empty_final=True, raises=raise_on_error
+                )
+            return iter([self._run(served, slot, None)])
         except TritonError as error:
             if raise_on_error:
                 raise
-            return [error_response(error, request.request_id or "", self._name, self._version)]
+            return iter([self._error_response(made, error)])
 
     async def async_infer(
         self, request: InferenceRequest | None = None, *, raise_on_error: bool = True, **fields: Any
@@ -275,21 +363,23 @@ class Model(ModelCalls):
         """Iterate asynchronously over the responses to a request; arguments as for `infer`."""
         made = self.create_request(**fields) if request is None else request
         try:
-            yield await self.async_run(
-                made.inputs,
-                outputs=made.requested_outputs,
-                parameters=made.parameters,
-                request_id=made.request_id,
-                priority=made.priority,
-                correlation_id=made.correlation_id,
-                sequence_start=bool(made.flags & _SEQUENCE_START),
-                sequence_end=bool(made.flags & _SEQUENCE_END),
-                timeout=made.timeout,
-            )
+            served, slot = self._prepare(made.inputs, self._request_fields(made))
         except TritonError as error:
             if raise_on_error:
                 raise
-            yield error_response(error, made.request_id or "", self._name, self._version)
+            yield self._error_response(made, error)
+            return
+        async with self._async_open(
+            served, slot, None, keeps_empty_final=True, raises=raise_on_error
+        ) as responses:
+            del slot  # only the stream waits
+            async for response in responses:
+                yield response
+
+    def _error_response(
+        self, request: InferenceRequest, error: TritonError
+    ) -> InferenceResponse:
+        return error_response(error, request.request_id or "", self._name, self._version)
 
     def _request_fields(self, request: InferenceRequest) -> dict[str, Any] | None:
         return self._fields(

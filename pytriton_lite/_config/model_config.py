@@ -108,6 +108,8 @@ class ModelSettings:
     ----------
     scheduler
         Name of the configured scheduler's field, or None for the default one.
+    is_iterative
+        Sequence batching of iterative sequences, whose requests may be rescheduled.
     dynamic_batching
         Set when ``scheduler`` is ``dynamic_batching``.
     parameters
@@ -128,6 +130,7 @@ class ModelSettings:
     instance_groups: tuple[InstanceGroupSettings, ...]
     is_decoupled: bool
     scheduler: SchedulerName | None
+    is_iterative: bool
     dynamic_batching: DynamicBatchingSettings | None
     parameters: dict[str, str]
     json: str
@@ -177,6 +180,7 @@ def settings_of(message: ConfigMessage) -> ModelSettings:
         ),
         is_decoupled=message.model_transaction_policy.decoupled,
         scheduler=scheduler_name(message),
+        is_iterative=message.sequence_batching.iterative_sequence,
         dynamic_batching=_dynamic_batching_of(message),
         parameters={
             key: message.parameters[key].string_value for key in sorted(message.parameters)

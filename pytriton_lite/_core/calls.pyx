@@ -1,15 +1,20 @@
 # cython: language_level=3, freethreading_compatible=True
-"""The hot part of the public `Model`: from a dict of arrays to a dict of arrays."""
-import sys
-
+"""The hot part of the public `Model`: calls, and the streams of decoupled models."""
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
+import sys
+
 from pytriton_lite._core.input_spec cimport InputSpec
-from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.queue cimport RequestQueue
 from pytriton_lite._core.reply cimport InferenceResponse
+from pytriton_lite._core.reply import error_response
+from pytriton_lite._core.slot cimport (
+    STREAM_INTERRUPTED, STREAM_TIMED_OUT, CallSlot, StreamBuffer, new_slot,
+)
 from pytriton_lite._core.sync cimport ptl_now_ns
-from pytriton_lite.errors import UnsupportedError
+from pytriton_lite.errors import RequestTimeoutError, UnsupportedError
 
 cdef object _get_running_loop = None
 
@@ -28,16 +33,29 @@ cdef bint _is_loop_running() except -1:
 cdef class ServedVersion:
     """One loaded model version: what a call needs of it."""
 
-    cdef readonly InputSpec spec
-    cdef readonly RequestQueue queue
-    cdef readonly str model_name
-    cdef readonly long version
-
-    def __init__(self, InputSpec spec, RequestQueue queue, str model_name, long version):
+    def __init__(
+        self, InputSpec spec, RequestQueue queue, str model_name, long version, *, bint is_decoupled,
+        Py_ssize_t stream_backlog,
+    ):
         self.spec = spec
         self.queue = queue
         self.model_name = model_name
         self.version = version
+        self.is_decoupled = is_decoupled
+        self.stream_backlog = stream_backlog
+
+    cdef InferenceResponse empty_final(self, str request_id):
+        """Triton's last response of a stream that ended with FINAL alone."""
+        cdef InferenceResponse made = InferenceResponse.__new__(InferenceResponse)
+        made.payloads = {}
+        made.final = True
+        made.request_id = request_id
+        made.model_name = self.model_name
+        made.model_version = self.version
+        return made
+
+    cdef InferenceResponse error_reply(self, object error):
+        return error_response(error, "", self.model_name, self.version)
 
 
 cdef class Endpoint:
@@ -47,17 +65,12 @@ cdef class Endpoint:
     while there is none.
     """
 
-    cdef public ServedVersion served
-    cdef readonly object explain    # () -> the error to raise while `served` is None
-
     def __init__(self, explain):
         self.explain = explain
 
 
 cdef class ModelCalls:
     """Base of the public `Model` with the calls that must be fast."""
-
-    cdef readonly Endpoint _endpoint
 
     def __init__(self, Endpoint endpoint):
         self._endpoint = endpoint
@@ -94,33 +107,47 @@ cdef class ModelCalls:
             No answer within `timeout_s`.
         """
         cdef ServedVersion served = self.served()
-        outcome = _call(served, served.spec.build(inputs, ""), timeout_s, True)
+        cdef CallSlot slot = new_slot(served.spec.build(inputs, ""))
+        slot.wants_arrays = True
+        outcome = _call(served, slot, timeout_s)
         if type(outcome) is dict:
             return outcome
         return (<InferenceResponse> outcome).to_arrays()
 
     def _prepare(self, inputs, options):
-        """(served version, pb request) of a call; `options` are None when all have their defaults."""
+        """(served version, slot) of a call; `options` are None when all have their defaults.
+
+        The slot alone holds the request, so that a model that drops it leaves nobody waiting.
+        """
         cdef ServedVersion served = self.served()
         if options is None:
-            return served, served.spec.build(inputs, "")
-        return served, served.spec.request(inputs, **options)
+            return served, new_slot(served.spec.build(inputs, ""))
+        return served, new_slot(served.spec.request(inputs, **options))
 
     def _check_thread(self, ServedVersion served):
         """Refuse to run an inline model on a thread whose event loop it would block."""
         _check_thread(served)
 
-    def _run(self, ServedVersion served, InferenceRequest request, timeout_s):
-        return _call(served, request, timeout_s, False)
+    def _run(self, ServedVersion served, CallSlot slot, timeout_s):
+        return _call(served, slot, timeout_s)
+
+    def _open(self, ServedVersion served, CallSlot slot, timeout_s, *, bint keeps_empty_final, bint raises):
+        """Start a request whose responses are read from a stream."""
+        slot.stream = StreamBuffer(served.stream_backlog)
+        served.queue.submit_all([slot])
+        return ResponseStream(served, slot, _deadline(timeout_s), keeps_empty_final, raises)
 
 
-cdef object _call(ServedVersion served, InferenceRequest request, object timeout_s, bint wants_arrays):
-    cdef int64_t deadline_ns = 0
+cdef int64_t _deadline(object timeout_s) except -1:
     # Beyond some 30 years a limit is none, and the nanoseconds would not fit.
     if timeout_s is not None and <double> timeout_s < 1e9:
-        deadline_ns = ptl_now_ns() + <int64_t> (<double> timeout_s * 1e9)
+        return ptl_now_ns() + <int64_t> (<double> timeout_s * 1e9)
+    return 0
+
+
+cdef object _call(ServedVersion served, CallSlot slot, object timeout_s):
     _check_thread(served)
-    return served.queue.call(request, deadline_ns, wants_arrays)
+    return served.queue.call(slot, 0 if timeout_s is None else _deadline(timeout_s))
 
 
 cdef int _check_thread(ServedVersion served) except -1:
@@ -131,3 +158,108 @@ cdef int _check_thread(ServedVersion served) except -1:
             model=served.model_name,
         )
     return 0
+
+
+@cython.final
+cdef class ResponseStream:
+    """Iterator over the responses to one request; from `Model.stream` and `Model.infer`.
+
+    Dropping it before the end, `close()`, `cancel()` and the end of a ``with`` block cancel
+    the request: the model sees `is_cancelled()`, and what it still sends is dropped. Each
+    thread that iterates gets responses that no other gets.
+    """
+
+    def __cinit__(
+        self, ServedVersion served, CallSlot slot, int64_t deadline_ns, bint keeps_empty_final,
+        bint raises,
+    ):
+        self.model_name = served.model_name
+        self.served = served
+        self.queue = served.queue
+        self.slot = slot
+        self.buffer = slot.stream
+        self.deadline_ns = deadline_ns
+        self.keeps_empty_final = keeps_empty_final
+        self.raises = raises
+
+    def __del__(self):
+        self.close()
+
+    def __iter__(self):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        self.close()
+
+    def __next__(self):
+        cdef int state
+        response = self.try_next()
+        while response is None:
+            if self.is_done:
+                raise StopIteration
+            state = self.buffer.wait(self.deadline_ns)
+            if state == STREAM_INTERRUPTED:
+                PyErr_CheckSignals()
+            elif state == STREAM_TIMED_OUT and not self.buffer.count:
+                raise self.timed_out()
+            response = self.try_next()
+        return response
+
+    def try_next(self):
+        """The next response, or None when there is none, yet or any more; see `is_done`.
+
+        Raises
+        ------
+        TritonError
+            The error of an error response, unless errors are wanted in ``response.error``. The
+            stream may go on after it.
+        """
+        cdef InferenceResponse response
+        if self.is_done:
+            return None
+        response = self.buffer.pop()
+        if response is None:
+            if not self.buffer.is_ended:
+                return None
+            response = self.buffer.pop()  # one that came just before the end
+        if response is None:
+            self.is_done = True
+            if not self.buffer.ends_empty or not self.keeps_empty_final:
+                return None
+            return self.served.empty_final(self.slot.request_id or "")
+        if response.final:
+            self.is_done = True
+        if response.error is not None and self.raises:
+            raise response.error
+        return response
+
+    def arm(self, notify):
+        """Have `notify()` called, once, when `try_next` may give more; False when it may now."""
+        return self.buffer.arm(notify)
+
+    @property
+    def is_finished(self):
+        """Whether all responses were read."""
+        return bool(self.is_done)
+
+    def timed_out(self):
+        """Cancel for lack of time; the error to raise."""
+        self.close()
+        return RequestTimeoutError(
+            f"Request to model '{self.model_name}' was not answered in time and is cancelled",
+            model=self.model_name, request_id=self.slot.request_id,
+        )
+
+    def cancel(self):
+        """Cancel the request; the iteration ends. Without effect after the last response."""
+        self.close()
+
+    def close(self):
+        """The same as `cancel`."""
+        if not self.is_done:
+            self.is_done = True
+            if self.queue is not None and not self.queue.cancel(self.slot):
+                self.buffer.discard()

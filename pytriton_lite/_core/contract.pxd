@@ -1,26 +1,37 @@
 """The contract between the runtime and model code (see contract.pyx)."""
-from pytriton_lite._core.message cimport InferenceRequest, InferenceResponse
+from libc.stdint cimport uint32_t
+
+from pytriton_lite._core.answer cimport AnswerMaker
+from pytriton_lite._core.message cimport InferenceRequest
+from pytriton_lite._core.slot cimport CallSlot
+
+# Outcomes of `Contract.run` that are none yet: a response sender answers, or `execute` wants
+# the request again.
+cdef object PENDING
+cdef object RESCHEDULED
 
 
-cdef class Contract:
+cdef class Contract(AnswerMaker):
     cdef object model               # the TritonPythonModel object; None once released
-    cdef readonly str model_name
-    cdef readonly long model_version
-    cdef readonly str instance_name
     cdef readonly str model_file
-    cdef public object namespace    # of the model's modules; for who asks whose code a thread runs
     cdef object describe            # exception -> Triton's text of it
-    cdef object run_coroutine       # coroutine -> its result, on the instance's event loop
-    cdef object check_outputs       # (names, batch size, response) -> None, raises; or None
-    cdef dict output_reshapes       # name -> dims that the client sees; or None
-    cdef bint is_batching
-    cdef bint share_memory
+    cdef object loop                # InstanceLoop, for coroutines
+    cdef bint is_decoupled
+    cdef bint is_iterative
     cdef readonly bint is_inline
+    cdef dict open_slots            # slots with a sender that is not closed -> None
+    cdef uint32_t answers           # futex: changes with each one closed, while somebody waits
+    cdef bint is_awaited
+    cdef public object scope        # what BLS requests of the model go through
+    cdef CallSlot waits_for         # BLS request that `execute` waits for, on its own thread
 
     cdef object run(self, InferenceRequest request, Py_ssize_t holders, bint wants_arrays)
+    cdef InferenceRequest again(self, InferenceRequest request, Py_ssize_t holders)
     cdef object _execute(self, list requests)
-    cdef object _outcome(
-        self, InferenceRequest request, InferenceResponse response, Py_ssize_t held, bint wants_arrays
+    cdef object _start(self, object coroutine, list requests)
+    cdef object _settle(
+        self, InferenceRequest request, Py_ssize_t holders, object returned, bint wants_arrays
     )
-    cdef object _failure(self, InferenceRequest request, str text, object cause)
+    cdef object _wait_for_sender(self, InferenceRequest request, Py_ssize_t holders)
+    cdef object _fail(self, InferenceRequest request, Py_ssize_t holders, object failure)
     cdef int _let_go(self, InferenceRequest request, Py_ssize_t holders) except -1

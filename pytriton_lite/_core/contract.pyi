@@ -1,16 +1,25 @@
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from typing_extensions import disjoint_base
 
-from pytriton_lite._core.message import InferenceResponse
+from pytriton_lite._core.answer import AnswerMaker
+from pytriton_lite._core.message import InferenceRequest, InferenceResponse
+from pytriton_lite._core.sender import InferenceResponseSender
 
 def current_contract() -> Contract | None: ...
 def is_ctrl_c(error: BaseException) -> bool: ...
 
+class _Loop(Protocol):
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any: ...
+    def start(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        done: Callable[[Any, BaseException | None], None],
+    ) -> None: ...
+
 @disjoint_base
-class Contract:
-    namespace: Any
+class Contract(AnswerMaker):
     def __init__(
         self,
         model: object,
@@ -20,21 +29,22 @@ class Contract:
         instance_name: str,
         model_file: str,
         describe: Callable[[BaseException], str],
-        run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any],
+        loop: _Loop,
         check_outputs: Callable[[tuple[str, ...], int, InferenceResponse], None] | None,
         output_reshapes: dict[str, tuple[int, ...]] | None,
         is_batching: bool,
+        is_decoupled: bool,
+        is_iterative: bool,
         share_memory: bool,
         is_inline: bool,
     ) -> None: ...
-    @property
-    def model_name(self) -> str: ...
-    @property
-    def model_version(self) -> int: ...
-    @property
-    def instance_name(self) -> str: ...
     @property
     def model_file(self) -> str: ...
     @property
     def is_inline(self) -> bool: ...
     def release(self) -> None: ...
+    def make_sender(self, request: InferenceRequest) -> InferenceResponseSender: ...
+    def answered(self, slot: object) -> None: ...
+    def is_running_here(self) -> bool: ...
+    def wait_until_answered(self, deadline_ns: int) -> bool: ...
+    def fail_open(self, make_error: Callable[[], BaseException]) -> None: ...

@@ -2,27 +2,29 @@
 """The contract of `execute`, written once for every home of an instance.
 
 Calls the model with a list of requests, checks what it returns in Triton's order and
-with Triton's texts, and turns the request into one outcome: an `InferenceResponse` for
-the caller or the exception to raise there. Nothing that model code does makes
-`Contract.run` raise, except a Ctrl-C of the user in inline mode.
+with Triton's texts, and turns the request into one outcome: an answer for the caller, or
+the exception to raise there, now or later through a response sender. Nothing that model
+code does makes `Contract.run` raise, except a Ctrl-C of the user in inline mode.
 
-Memory: an answer is the caller's. It is handed over without a copy when nobody else
-can reach it any more, which reference counts prove after `execute` has returned: then
-an array that only its `Tensor` holds, in a `Tensor` that only its response holds, in a
-response that only the returned list holds, belongs to nobody else. Inputs that the
-model keeps are copied then, since the caller may reuse its own arrays from now on.
+Memory: see answer.pyx for outputs. Inputs that the model keeps are copied when `execute`
+has returned, since the caller may reuse its own arrays from then on.
 """
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint32_t
 
 import dis
 import inspect
+import logging
 
-from pytriton_lite._core cimport reply
-from pytriton_lite._core.array cimport DT_BF16, reference_count
-from pytriton_lite._core.message cimport InferenceRequest, InferenceResponse, TritonError
+from pytriton_lite._core.answer cimport AnswerMaker
+from pytriton_lite._core.array cimport reference_count
+from pytriton_lite._core.message cimport InferenceRequest, InferenceResponse
+from pytriton_lite._core.sender cimport InferenceResponseSender, make_sender
+from pytriton_lite._core.slot cimport CallSlot
+from pytriton_lite._core.sync cimport *
 from pytriton_lite._core.tensor cimport Tensor
-from pytriton_lite.errors import InternalError, error_from_code
 
 cdef extern from *:
     """
@@ -31,7 +33,15 @@ cdef extern from *:
     """
     PyObject *ptl_current_contract
 
+cdef object _log = logging.getLogger("pytriton_lite.instance")
 cdef int _RAISE = dis.opmap["RAISE_VARARGS"]
+
+cdef enum:
+    RELEASE_RESCHEDULE = 2
+    SLICE_NS = 200_000_000
+
+PENDING = object()
+RESCHEDULED = object()
 
 
 def current_contract():
@@ -54,7 +64,7 @@ def is_ctrl_c(error):
     return not (0 <= traceback.tb_lasti < len(code) and code[traceback.tb_lasti] == _RAISE)
 
 
-cdef class Contract:
+cdef class Contract(AnswerMaker):
     """Runs one `TritonPythonModel` object.
 
     Parameters
@@ -65,8 +75,9 @@ cdef class Contract:
         For texts.
     describe
         Gives Triton's text of an exception.
-    run_coroutine
-        Runs a coroutine to its end on the instance's event loop.
+    loop
+        The instance's event loop: ``run(coroutine)`` runs one to its end,
+        ``start(coroutine, done)`` calls ``done(result, exception)`` at its end.
     check_outputs
         Raises for a response that contradicts the configuration; None leaves outputs
         unchecked, as Triton does.
@@ -74,6 +85,10 @@ cdef class Contract:
         Dims that the client sees, for outputs with ``reshape``; None when there are none.
     is_batching
         Whether shapes have a batch dimension.
+    is_decoupled
+        Responses come through response senders, any number of them.
+    is_iterative
+        Requests may be rescheduled.
     share_memory
         Hand the model's arrays to the caller without the ownership rule above.
     is_inline
@@ -82,8 +97,8 @@ cdef class Contract:
 
     def __init__(
         self, object model, *, str model_name, long model_version, str instance_name,
-        str model_file, describe, run_coroutine, check_outputs, dict output_reshapes,
-        bint is_batching, bint share_memory, bint is_inline,
+        str model_file, describe, loop, check_outputs, dict output_reshapes, bint is_batching,
+        bint is_decoupled, bint is_iterative, bint share_memory, bint is_inline,
     ):
         self.model = model
         self.model_name = model_name
@@ -91,57 +106,53 @@ cdef class Contract:
         self.instance_name = instance_name
         self.model_file = model_file
         self.describe = describe
-        self.run_coroutine = run_coroutine
+        self.loop = loop
         self.check_outputs = check_outputs
         self.output_reshapes = output_reshapes
         self.is_batching = is_batching
+        self.is_decoupled = is_decoupled
+        self.is_iterative = is_iterative
         self.share_memory = share_memory
         self.is_inline = is_inline
+        self.open_slots = {}
 
     def release(self):
         """Drop the model object."""
-        self.model = None
+        self.model = self.scope = self.namespace = None
 
     cdef object run(self, InferenceRequest request, Py_ssize_t holders, bint wants_arrays):
-        """Run `execute` on a request; its outcome, an `InferenceResponse` or an exception.
+        """Run `execute` on a request; its outcome, an answer or an exception, or none yet.
 
         `holders` is the number of references to `request` that the runtime itself holds.
         With `wants_arrays` the outcome may also be the dict of arrays by name.
         """
         cdef PyObject *outer = ptl_current_contract
-        cdef object returned, response
-        cdef str text
+        cdef object returned
+        request.home = self
         set_current(<PyObject *> self)
         try:
             returned = self._execute([request])
         except BaseException as error:
             set_current(outer)
             if self.is_inline and is_ctrl_c(error):
+                self._fail(request, holders, self.failure("interrupted", error, request.id))
                 raise
-            self._let_go(request, holders)
             if type(error) is _NoExecute:
-                return self._failure(request, str(error), None)
-            return self._failure(request, self.describe(error), error)
+                return self._fail(request, holders, self.failure(str(error), None, request.id))
+            return self._fail(
+                request, holders, self.failure(self.describe(error), error, request.id)
+            )
         set_current(outer)
-        self._let_go(request, holders)
-        if (type(returned) is list and PyList_GET_SIZE(returned) == 1
+        if (request.sender is None and request.release_flags == 0 and not self.is_decoupled
+                and type(returned) is list and PyList_GET_SIZE(returned) == 1
                 and type((<list> returned)[0]) is InferenceResponse):
-            response = (<list> returned)[0]
-            # Held by `response` and the list, if nobody but us holds the list.
-            return self._outcome(
-                request, <InferenceResponse> response,
-                2 if reference_count(<PyObject *> returned) == 1 else 0, wants_arrays,
+            self._let_go(request, holders)
+            # Held by the argument and the list, if nobody but us holds the list.
+            return self.make(
+                <InferenceResponse> (<list> returned)[0], request.output_names, request.batch_size,
+                request.id, 2 if reference_count(<PyObject *> returned) == 1 else 0, wants_arrays,
             )
-        text = _violation(returned, 1)
-        if text is None and returned[0] is not None:
-            # An instance of a subclass of list; what it does with its elements is not known.
-            return self._outcome(request, <InferenceResponse> returned[0], 0, wants_arrays)
-        if text is None:
-            text = (
-                "execute returned None in place of a response, but no response sender was taken that "
-                "could answer the request; real Triton would leave the client waiting for ever."
-            )
-        return self._failure(request, text, None)
+        return self._settle(request, holders, returned, wants_arrays)
 
     cdef object _execute(self, list requests):
         try:
@@ -153,87 +164,165 @@ cdef class Contract:
                 f"Python model {self.model_file} does not implement `execute` method."
             ) from None
         if type(returned) is not list and inspect.iscoroutine(returned):
-            return self.run_coroutine(returned)
+            if self.is_decoupled:
+                return self._start(returned, requests)
+            return self.loop.run(returned)
         return returned
 
-    cdef object _outcome(
-        self, InferenceRequest request, InferenceResponse response, Py_ssize_t held, bint wants_arrays
+    cdef object _start(self, object coroutine, list requests):
+        """Let a coroutine of a decoupled model run on, beside those of the next requests."""
+        cdef list senders = [self.make_sender(request) for request in requests]
+
+        def done(result, error):
+            cdef InferenceResponseSender sender
+            if error is not None:
+                text = self.describe(error)
+                for sender in senders:
+                    if not sender.fail(self.failure(text, error, sender.request_id)):
+                        self._log_late(text)
+            elif result is not None:
+                _log.warning(
+                    "instance '%s': the result of the coroutine is ignored, decoupled models answer "
+                    "through their response senders", self.instance_name,
+                )
+            senders.clear()
+
+        self.loop.start(coroutine, done)
+        return None
+
+    cdef object _settle(
+        self, InferenceRequest request, Py_ssize_t holders, object returned, bint wants_arrays
     ):
-        """Outcome of a response; `held` is how often the runtime holds it, 0 if the model may."""
-        cdef reply.InferenceResponse answer
-        cdef dict payloads = {}
-        cdef set bfloat16_names = None
-        cdef bint is_plain = wants_arrays
-        cdef Tensor tensor
-        cdef Py_ssize_t references
-        cdef object payload
-        if response.failure is not None:
-            return error_from_code(
-                int((<TritonError> response.failure).status), (<TritonError> response.failure).text,
-                model=self.model_name, request_id=request.id or None,
+        """Outcome of everything but one returned response that nothing else is known of."""
+        cdef InferenceResponseSender sender = request.sender
+        cdef bint is_again = request.release_flags == RELEASE_RESCHEDULE
+        cdef object response = None
+        cdef str text = None
+        if self.is_decoupled:
+            if returned is not None:
+                text = (
+                    f"Python model '{self.instance_name}' is using the decoupled mode and the execute "
+                    "function must return None."
+                )
+        elif returned is not None:
+            text = _violation(returned, 1, is_again)
+            if text is None:
+                response = returned[0]
+        if text is None and is_again and not self.is_iterative:
+            text = (
+                "Request is released with TRITONSERVER_REQUEST_RELEASE_RESCHEDULE, while the model is "
+                "not configured to handle such a flag."
             )
-        response.prune(request.output_names)
-        if self.check_outputs is not None:
-            try:
-                self.check_outputs(request.output_names, request.batch_size, response)
-            except Exception as error:
-                return error
-        # A tensor is held by the response's list and the loop variable, if only we hold the response.
-        references = 2 if reference_count(<PyObject *> response) <= held else 0
-        for tensor in response.tensors:
-            if tensor.device is not None:
-                payload = tensor.device
-                is_plain = False
-            else:
-                payload = tensor.hand_over(references, self.share_memory)
-                if self.output_reshapes is not None and tensor.tensor_name in self.output_reshapes:
-                    try:
-                        payload = self._reshaped(tensor.tensor_name, payload)
-                    except ValueError as error:
-                        return self._failure(request, str(error), error)
-                if tensor.data_type == DT_BF16:
-                    is_plain = False
-                    if bfloat16_names is None:
-                        bfloat16_names = set()
-                    bfloat16_names.add(tensor.tensor_name)
-            payloads.setdefault(tensor.tensor_name, payload)  # sent twice: the first one counts
-        if is_plain:
-            return payloads
-        answer = reply.InferenceResponse.__new__(reply.InferenceResponse)
-        answer.payloads = payloads
-        answer.bfloat16_names = bfloat16_names
-        answer.parameter_values = response.parameter_values
-        answer.final = True
-        answer.request_id = request.id
-        answer.model_name = self.model_name
-        answer.model_version = self.model_version
-        return answer
-
-    def _reshaped(self, str name, payload):
-        """Turn the model's shape back into the dims that the client sees."""
-        dims = list(self.output_reshapes[name])
-        lead = list(payload.shape[:1]) if self.is_batching else []
-        known = 1
-        for n in lead + [d for d in dims if d != -1]:
-            known *= n
-        if dims.count(-1) == 1 and known:
-            dims[dims.index(-1)] = payload.size // known
-        elif -1 in dims:
-            # Several variable dims: they are the model's variable dims, in order.
-            variable = iter(payload.shape[len(lead):])
-            dims = [next(variable, 1) if d == -1 else d for d in dims]
-        return payload.reshape(lead + dims)
-
-    cdef object _failure(self, InferenceRequest request, str text, object cause):
-        if self.namespace is not None:
-            text = self.namespace.plain(text)
-        error = InternalError(
-            f"Failed to process the request(s) for model '{self.instance_name}', message: {text}",
-            model=self.model_name, request_id=request.id or None,
+        if text is not None:
+            return self._fail(request, holders, self.failure(text, None, request.id))
+        if is_again and (sender is None or not sender.is_closed):
+            return RESCHEDULED
+        if response is None:
+            return self._wait_for_sender(request, holders)
+        if sender is not None and not sender.close_by_return():
+            if sender.is_closed:
+                self._log_late("execute returned a response for a request that its sender has answered")
+                self._let_go(request, holders)
+                return PENDING
+            return self._fail(
+                request, holders, self.failure("expected a single response, got 2", None, request.id)
+            )
+        self._let_go(request, holders)
+        # The list may be one of a subclass, and what that does with its elements is not known.
+        return self.make(
+            <InferenceResponse> response, request.output_names, request.batch_size, request.id, 0,
+            wants_arrays,
         )
-        if cause is not None:
-            error.__cause__ = cause
-        return error
+
+    cdef object _wait_for_sender(self, InferenceRequest request, Py_ssize_t holders):
+        if request.sender is None:
+            if reference_count(<PyObject *> request) <= holders:
+                self._let_go(request, holders)
+                return self.failure(
+                    "execute returned None in place of a response, but no response sender was taken that "
+                    "could answer the request; real Triton would leave the client waiting for ever.",
+                    None, request.id,
+                )
+            self.make_sender(request)  # whose end tells that the model has dropped the request
+        self._let_go(request, holders)
+        return PENDING
+
+    cdef object _fail(self, InferenceRequest request, Py_ssize_t holders, object failure):
+        cdef InferenceResponseSender sender = request.sender
+        if sender is not None:
+            if not sender.fail(failure):
+                self._log_late(str(failure))
+            failure = PENDING
+            sender = None
+        self._let_go(request, holders)
+        return failure
+
+    def _log_late(self, str text):
+        _log.error("instance '%s', after the request was answered: %s", self.instance_name, text)
+
+    cdef InferenceRequest again(self, InferenceRequest request, Py_ssize_t holders):
+        """A rescheduled request, as new: what the model did to its inputs is gone."""
+        cdef InferenceRequest made = InferenceRequest.__new__(InferenceRequest)
+        cdef Tensor tensor
+        made.tensors = [tensor.again() for tensor in request.tensors]
+        made.id = request.id
+        made.output_names = request.output_names
+        made.details = request.details
+        made.batch_size = request.batch_size
+        made.slot = request.slot
+        made.home = self
+        made.sender = request.sender
+        self._let_go(request, holders)
+        return made
+
+    # -- response senders --------------------------------------------------------------
+
+    def make_sender(self, InferenceRequest request):
+        """The sender of a request that this instance runs or ran."""
+        cdef CallSlot slot = request.slot
+        if request.sender is None:
+            request.sender = make_sender(self, slot, request, self.is_decoupled)
+            if not (<InferenceResponseSender> request.sender).is_closed:
+                self.open_slots[slot] = None
+        return request.sender
+
+    def answered(self, slot):
+        """Take note that a slot with a sender is answered."""
+        self.open_slots.pop(slot, None)
+        if self.is_awaited:
+            ptl_store(&self.answers, self.answers + 1)
+            ptl_wake(&self.answers)
+
+    def is_running_here(self):
+        """Whether the current thread is inside the model's `execute`, called by a caller."""
+        return self.is_inline and ptl_current_contract == <PyObject *> self
+
+    def wait_until_answered(self, deadline_ns):
+        """Wait until no response sender is open; False when the time was up before.
+
+        `deadline_ns` is of `time.monotonic_ns`, 0 means no limit.
+        """
+        cdef uint32_t seen
+        cdef int64_t deadline = deadline_ns
+        cdef int woken
+        self.is_awaited = True
+        while True:
+            seen = ptl_load(&self.answers)
+            if not self.open_slots:
+                return True
+            with nogil:
+                woken = ptl_sleep(&self.answers, seen, deadline, SLICE_NS)
+            if woken == PTL_TIMED_OUT:
+                return False
+            PyErr_CheckSignals()
+
+    def fail_open(self, make_error):
+        """Answer every request whose sender is open with ``make_error()``."""
+        cdef CallSlot slot
+        for slot in list(self.open_slots):
+            slot.is_given_up = True
+            slot.finish_and_wake(make_error())
+            self.answered(slot)
 
     cdef int _let_go(self, InferenceRequest request, Py_ssize_t holders) except -1:
         """Release the inputs; what the model kept becomes independent of the caller's memory."""
@@ -249,6 +338,7 @@ cdef class Contract:
             else:
                 tensor.give_back()
         request.tensors = _NO_TENSORS
+        request.sender = None  # nobody can ask for it any more: it lives while the model holds it
         return 0
 
 
@@ -256,13 +346,8 @@ cdef class Contract:
 cdef list _NO_TENSORS = []
 
 
-cdef str _violation(object returned, Py_ssize_t request_count):
+cdef str _violation(object returned, Py_ssize_t request_count, bint is_rescheduled):
     """Text for a return value that breaks the contract, or None. Triton's order of checks."""
-    if returned is None:
-        return (
-            "execute returned None, but no response sender was taken that could answer the "
-            "request(s); real Triton would leave the client waiting for ever."
-        )
     if not isinstance(returned, list):
         return f"Expected a list in the execute return, found type '{type(returned)}'."
     if len(returned) != request_count:
@@ -272,6 +357,11 @@ cdef str _violation(object returned, Py_ssize_t request_count):
             f"size is:{len(returned)}\n"
         )
     for response in returned:
+        if is_rescheduled and response is not None:
+            return (
+                "Expected a None object in the execute function return list for reschduled request, "
+                f"found type '{type(response)}'."
+            )
         if type(response) is not InferenceResponse and response is not None:
             return (
                 "Expected an 'InferenceResponse' object in the execute function return list, "

@@ -27,7 +27,10 @@ cdef class InputSpec:
     cdef bint share_memory
 
     cdef InferenceRequest build(self, object inputs, str request_id)
+    cdef InferenceRequest build_for(self, InferenceRequest source)
+    cdef list _wrap_all(self, InferenceRequest source, InferenceRequest request)
     cdef Tensor _wrap(self, InputEntry entry, object value, int64_t *batch)
     cdef object _presented(self, InputEntry entry, object wire)
     cdef Tensor _tensor(self, InputEntry entry, object wire, int data_type)
     cdef list _build_slowly(self, object inputs, str request_id, InferenceRequest request)
+    cdef list _finish(self, list made, InferenceRequest request, str prefix)

@@ -161,6 +161,61 @@ cdef class InputSpec:
             request.details = details
         return request
 
+    cdef InferenceRequest build_for(self, InferenceRequest source):
+        """The request that this model gets for one that another model made (BLS).
+
+        Tensors are passed by reference; this model's code sees private copies, as of all inputs.
+        """
+        cdef InferenceRequest request = InferenceRequest.__new__(InferenceRequest)
+        cdef RequestDetails given = source.details, details
+        request.id = source.id
+        request.output_names = self._requested(source.output_names) or self.output_names
+        request.request_flags = source.request_flags
+        if given.parameters or given.correlation != 0 or given.timeout_us or given.priority:
+            details = given.copy()
+            details.is_self_made = False
+            request.details = details
+        request.tensors = self._wrap_all(source, request)
+        return request
+
+    cdef list _wrap_all(self, InferenceRequest source, InferenceRequest request):
+        cdef list tensors = []
+        cdef set names
+        cdef InputEntry entry
+        cdef Tensor given, tensor
+        cdef int64_t batch = -1
+        cdef str prefix
+        if self.required_count <= len(source.tensors) <= self.total_count:
+            for given in source.tensors:
+                entry = self.by_name.get(given.tensor_name)
+                if entry is None or given.data_type != entry.data_type or given.device is not None:
+                    break
+                tensor = self._wrap(entry, given.wire, &batch)
+                if tensor is None:
+                    break
+                tensors.append(tensor)
+            else:
+                names = {(<Tensor> each).tensor_name for each in tensors}
+                if len(names) == len(tensors):
+                    if batch > 0:
+                        request.batch_size = batch
+                    return tensors
+        prefix = _prefix(source.id)
+        by_name = {}
+        for given in source.tensors:
+            if given.tensor_name in by_name:
+                raise InvalidArgumentError(
+                    f"{prefix}input '{given.tensor_name}' already exists in request",
+                    model=self.model_name,
+                )
+            by_name[given.tensor_name] = given
+        self._check_names(by_name, prefix)
+        made = []
+        for given in source.tensors:
+            wire = given.wire if given.device is None else given.device
+            made.append((self.by_name[given.tensor_name], wire, given.data_type, tuple(wire.shape)))
+        return self._finish(made, request, prefix)
+
     def _requested(self, outputs):
         if isinstance(outputs, str):
             raise InvalidArgumentError(
@@ -215,7 +270,6 @@ cdef class InputSpec:
     # -- the slow way ------------------------------------------------------------------
 
     cdef list _build_slowly(self, object inputs, str request_id, InferenceRequest request):
-        cdef InputEntry entry
         cdef str prefix = _prefix(request_id)
         if isinstance(inputs, Mapping):
             given = dict(inputs)
@@ -227,6 +281,11 @@ cdef class InputSpec:
         self._check_names(given, prefix)
         made = [(self.by_name[name], *self._convert(self.by_name[name], value, prefix))
                 for name, value in given.items()]
+        return self._finish(made, request, prefix)
+
+    cdef list _finish(self, list made, InferenceRequest request, str prefix):
+        """Check (entry, payload, data type, shape) of all inputs and wrap them."""
+        cdef InputEntry entry
         self._check_batch(made, prefix)
         if self.max_batch_size > 0 and made:
             request.batch_size = made[0][3][0]

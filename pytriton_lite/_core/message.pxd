@@ -14,6 +14,8 @@ cdef class RequestDetails:
     cdef dict parameters                # or None
     cdef bint is_self_made              # by model code, not received from a caller
 
+    cdef RequestDetails copy(self)
+
 
 cdef RequestDetails NO_DETAILS
 
@@ -24,8 +26,11 @@ cdef class InferenceRequest:
     cdef tuple output_names             # requested, in order, without repeats
     cdef RequestDetails details
     cdef unsigned int request_flags
-    cdef bint cancelled
     cdef long batch_size                # first dim of the inputs; 0 without a batch dimension
+    cdef object home                    # Contract that runs it; of a self-made one the BLS scope
+    cdef object slot                    # CallSlot that its outcome goes to, while it runs and after
+    cdef object sender                  # InferenceResponseSender, once there is one
+    cdef long long release_flags
 
 
 cdef class InferenceResponse:
@@ -39,3 +44,6 @@ cdef class InferenceResponse:
 cdef class TritonError:
     cdef str text
     cdef object status                  # member of the code enum
+
+
+cdef int make_native(object type) except -1

@@ -1,15 +1,18 @@
 # cython: language_level=3, freethreading_compatible=True
 """Requests, responses and error values that model code sees: `pb_utils.Inference*`, `TritonError`."""
 cimport cython
+from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 
 import json
+import sys
 
 from pytriton_lite._core.native_enum import ErrorCodeValue, MemoryType
 from pytriton_lite._core.tensor cimport Tensor, text_of, wrong_arguments
 from pytriton_lite._core.tensor import TritonModelException
-from pytriton_lite.errors import UnsupportedError
 
+# Under which the private builtins of a model's modules hold its scope; see `_instance.namespace`.
+SCOPE_KEY = "__pytriton_lite_scope__"
 
 cdef object _INTERNAL = ErrorCodeValue(1)
 
@@ -25,6 +28,7 @@ cdef extern from *:
     }
     """
     bint ptl_rename(object type, const char *name)
+    PyObject *PyEval_GetGlobals()
 
 
 cdef tuple _ERROR = (
@@ -49,6 +53,10 @@ cdef tuple _MEMORY = (
     " c_python_backend_utils.MemoryType, preferred_device_id: int = 0)",
 )
 cdef tuple _SET_FLAGS = ("(self: c_python_backend_utils.InferenceRequest, flags: int) -> None",)
+cdef tuple _EXEC = (
+    "(self: c_python_backend_utils.InferenceRequest, decoupled: bool = False) -> object",
+)
+cdef tuple _ASYNC_EXEC = _EXEC
 cdef tuple _RELEASE = ("(self: c_python_backend_utils.InferenceRequest, arg0: int) -> None",)
 
 
@@ -135,6 +143,19 @@ cdef class RequestDetails:
         self.memory = _DEFAULT_MEMORY
         self.trace_context = _NO_TRACE
 
+    cdef RequestDetails copy(self):
+        cdef RequestDetails made = RequestDetails()
+        made.correlation = self.correlation
+        made.target_model = self.target_model
+        made.target_version = self.target_version
+        made.timeout_us = self.timeout_us
+        made.priority = self.priority
+        made.memory = self.memory
+        made.trace_context = self.trace_context
+        made.parameters = self.parameters
+        made.is_self_made = self.is_self_made
+        return made
+
 
 NO_DETAILS = RequestDetails()
 
@@ -171,7 +192,7 @@ cdef bint _all_tensors_or_none(object tensors) except -1:
     return True
 
 
-# Requests and responses hold tensors and plain values only, so no cycle can lead through them.
+# A response holds tensors and plain values only, so no cycle can lead through it.
 @cython.freelist(64)
 @cython.final
 @cython.no_gc
@@ -230,6 +251,7 @@ cdef class InferenceResponse:
         return 0
 
 
+# A request leads to its instance and to the model, a cycle that the unload cuts there.
 @cython.freelist(64)
 @cython.final
 @cython.no_gc
@@ -269,6 +291,7 @@ cdef class InferenceRequest:
         cdef RequestDetails details = RequestDetails()
         self.id = text_of(request_id)
         self.details = details
+        self.home = _lexical_scope()
         details.is_self_made = True
         details.target_model = text_of(model_name)
         details.correlation = _checked_correlation_id(correlation_id)
@@ -333,32 +356,107 @@ cdef class InferenceRequest:
         return self.details.trace_context
 
     def is_cancelled(self):
-        """Whether the caller gave up the request. False for a request made by model code,
+        """Whether the caller gave the request up. False for a request made by model code,
         where Triton 2.51 aborts the server."""
-        return self.cancelled
+        return self.slot is not None and self.slot.is_cancelled()
 
     def get_response_sender(self):
-        """Not available yet: responses are returned from `execute`."""
-        raise UnsupportedError(
-            "InferenceRequest.get_response_sender() is not supported yet: "
-            "return the responses from execute()"
-        )
+        """The `InferenceResponseSender` of a received request; the same object at each call.
+
+        Raises
+        ------
+        TritonModelException
+            The request was made by model code.
+        """
+        if self.sender is not None:
+            return self.sender
+        if self.details.is_self_made or self.home is None:
+            raise TritonModelException(
+                "get_response_sender() needs a request that execute received, not one made by model code"
+            )
+        return self.home.make_sender(self)
 
     def set_release_flags(self, *args, **kwargs):
-        """Not available yet: rescheduling of iterative sequences."""
+        """``set_release_flags(flags)``, by position only: what becomes of the request after `execute`.
+
+        `TRITONSERVER_REQUEST_RELEASE_RESCHEDULE` gives the request to `execute` again, in a
+        model with iterative sequences; return None in its place.
+        """
         if len(args) != 1 or kwargs or not _is_int(args[0]):
             raise wrong_arguments("set_release_flags", "function", _RELEASE, (self, *args), kwargs)
-        raise UnsupportedError(
-            "InferenceRequest.set_release_flags() is not supported yet: requests cannot be rescheduled"
-        )
+        self.release_flags = <long long> args[0]
 
-    def exec(self, decoupled=False):
-        """Not available yet: BLS."""
-        raise UnsupportedError("InferenceRequest.exec() is not supported yet: no BLS")
+    def exec(self, decoupled=False, *args, **kwargs):
+        """Run this request on another model of the server, and wait: business logic scripting.
 
-    def async_exec(self, decoupled=False):
-        """Not available yet: BLS."""
-        raise UnsupportedError("InferenceRequest.async_exec() is not supported yet: no BLS")
+        Parameters
+        ----------
+        decoupled
+            False: `InferenceResponse`, for models that are not decoupled. True: a
+            `ResponseIterator`, for any model.
+
+        Returns
+        -------
+        InferenceResponse or ResponseIterator
+            What goes wrong with the request is in ``response.error()``, not raised.
+
+        Raises
+        ------
+        TritonModelException
+            Outside of a model, before `initialize` has returned, or after `finalize` began.
+        """
+        if args or kwargs or not _is_boolean(decoupled):
+            raise wrong_arguments("exec", "function", _EXEC, (self, decoupled, *args), kwargs)
+        return _scope_of(self).exec(self, bool(decoupled))
+
+    def async_exec(self, decoupled=False, *args, **kwargs):
+        """As `exec`, but returns a future of the running event loop.
+
+        Raises
+        ------
+        RuntimeError
+            No event loop is running on this thread.
+        """
+        if args or kwargs or not _is_boolean(decoupled):
+            raise wrong_arguments("async_exec", "function", _ASYNC_EXEC, (self, decoupled, *args), kwargs)
+        return _scope_of(self).async_exec(self, bool(decoupled))
+
+
+cdef bint _is_boolean(object value):
+    # What pybind11 takes for a bool: None, and whatever has a truth value of its own.
+    return value is None or hasattr(type(value), "__bool__")
+
+
+cdef object _scope_of(InferenceRequest request):
+    """Scope of the model whose code made the request, or else calls us."""
+    scope = request.home if request.details.is_self_made else None
+    if scope is None:
+        scope = _calling_scope()
+    if scope is None:
+        raise TritonModelException("BLS is only supported during the 'execute' function.")
+    return scope
+
+
+cdef object _lexical_scope():
+    """Scope of the model that the calling Python code belongs to, or None."""
+    cdef PyObject *names = PyEval_GetGlobals()
+    if names == NULL:
+        return None
+    builtins = (<dict> names).get("__builtins__")
+    return (<dict> builtins).get(SCOPE_KEY) if type(builtins) is dict else None
+
+
+cdef object _calling_scope():
+    """Scope of the innermost caller that belongs to a model, or of the model that the thread runs."""
+    frame = sys._getframe()
+    while frame is not None:
+        builtins = frame.f_globals.get("__builtins__")
+        if type(builtins) is dict and SCOPE_KEY in builtins:
+            return builtins[SCOPE_KEY]
+        frame = frame.f_back
+    from pytriton_lite._core.contract import current_contract
+    contract = current_contract()
+    return None if contract is None else contract.scope
 
 
 cdef bint _is_int(object value) noexcept:
@@ -421,9 +519,17 @@ cdef object _first_named(tensors, name):
 
 
 cdef list _NATIVE_NAMES = []  # keeps the C strings alive
+
+
+cdef int make_native(object type) except -1:
+    """Let a type say that it is one of Triton's native module."""
+    _NATIVE_NAMES.append(f"c_python_backend_utils.{type.__name__}".encode())
+    if not ptl_rename(type, <bytes> _NATIVE_NAMES[-1]):
+        type.__module__ = "c_python_backend_utils"
+    return 0
+
+
 for _type in (
     Tensor, TritonError, PreferredMemory, InferenceTrace, InferenceResponse, InferenceRequest,
 ):
-    _NATIVE_NAMES.append(f"c_python_backend_utils.{_type.__name__}".encode())
-    if not ptl_rename(_type, <bytes> _NATIVE_NAMES[-1]):
-        _type.__module__ = "c_python_backend_utils"
+    make_native(_type)

@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True
-"""Call slots and the queue that instances pull from.
+"""The queue of a model version, and how its instances run what is in it.
 
 There is no dispatcher thread: a caller appends its slot and rings one idle instance, a
 `thread` instance pulls slots until the queue is empty, and an `inline` instance is run by
@@ -10,19 +10,16 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
 
-import logging
 import os
-import threading
 
-from pytriton_lite._core.message cimport InferenceRequest
+from pytriton_lite._core.contract cimport PENDING, RESCHEDULED, Contract
+from pytriton_lite._core.message cimport InferenceRequest, RequestDetails
 from pytriton_lite._core.reply cimport InferenceResponse
+from pytriton_lite._core.slot cimport CallSlot, signal_slice
 from pytriton_lite._core.sync cimport *
 from pytriton_lite.errors import (
     CancelledError, InternalError, RequestTimeoutError, UnavailableError,
 )
-
-cdef extern from "pythread.h":
-    unsigned long PyThread_get_thread_ident() noexcept
 
 cdef extern from *:
     """
@@ -30,63 +27,20 @@ cdef extern from *:
     """
     int ptl_process_generation
 
-cdef object _log = logging.getLogger("pytriton_lite.scheduler")
-
 # A leader runs at most this many requests of others before it hands the instance on, so
 # that no caller serves the others for ever.
 cdef enum:
     LEADER_BUDGET = 32
-
-
-# Python's signal handlers run on the main thread only, which looks for them this often.
-cdef enum:
+    SEQUENCE_START = 1
     SIGNAL_SLICE_NS = 200_000_000
-
-cdef unsigned long _main_thread = threading.main_thread().ident
-
-
-cdef inline int64_t _slice() noexcept:
-    return SIGNAL_SLICE_NS if PyThread_get_thread_ident() == _main_thread else 0
 
 
 def _after_fork():
-    global ptl_process_generation, _main_thread
+    global ptl_process_generation
     ptl_process_generation += 1
-    _main_thread = PyThread_get_thread_ident()
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-@cython.freelist(64)
-@cython.final
-cdef class CallSlot:
-    """One request on its way: where its outcome goes and who is told."""
-
-    def __cinit__(self):
-        self.node.owner = <void *> self
-        self.node.word = PTL_QUEUED
-
-    cdef object result(self):
-        # Taken out, since the instance that made it may hold the slot a little longer.
-        outcome = self.outcome
-        self.outcome = None
-        if type(outcome) is dict or type(outcome) is InferenceResponse:
-            return outcome
-        raise outcome
-
-    def get(self):
-        """The outcome of a finished slot: an InferenceResponse, or an exception object."""
-        return self.outcome
-
-    @property
-    def request_id(self):
-        """Id of the request, or None."""
-        return self.request.id or None
-
-    def is_abandoned(self):
-        """Whether the caller gave the request up."""
-        return ptl_load(&self.node.word) == PTL_ABANDONED
 
 
 @cython.final
@@ -98,21 +52,6 @@ cdef class Executor:
         self.worker.owner = <void *> self
 
 
-cdef bint _finish(CallSlot slot, object outcome) except -1:
-    """Store the outcome; True when a thread must be woken on the slot's word."""
-    if not ptl_move(&slot.node.word, PTL_RUNNING, PTL_FINISHING):
-        return False  # given up meanwhile, or failed by a server that stops
-    slot.outcome = outcome
-    ptl_store(&slot.node.word, PTL_DONE)
-    if slot.notify is not None:
-        try:
-            slot.notify(slot)
-        except BaseException:
-            _log.exception("a completion callback failed")
-        return False
-    return slot.node.thread_waits
-
-
 cdef class RequestQueue:
     """FIFO queue of one model version, shared by its instances.
 
@@ -122,14 +61,17 @@ cdef class RequestQueue:
         For texts.
     is_inline
         Callers run the instances themselves.
+    is_iterative
+        A request may be rescheduled; one without a correlation id gets one.
     """
 
     def __cinit__(self):
         ptl_queue_init(&self.queue)
 
-    def __init__(self, str model_name, *, bint is_inline):
+    def __init__(self, str model_name, *, bint is_inline, bint is_iterative):
         self.model_name = model_name
         self.is_inline = is_inline
+        self.is_iterative = is_iterative
         self.executors = []
         self.generation = ptl_process_generation
 
@@ -145,25 +87,25 @@ cdef class RequestQueue:
 
     # -- callers -----------------------------------------------------------------------
 
-    cdef object call(self, InferenceRequest request, int64_t deadline_ns, bint wants_arrays):
+    cdef object call(self, CallSlot slot, int64_t deadline_ns):
         """Run a request and wait for its answer; raises the outcome when it is an exception."""
-        cdef CallSlot slot
         cdef ptl_worker *rung = NULL
         cdef int refused, woken = PTL_WOKEN
         cdef uint32_t word
-        cdef int64_t slice_ns = _slice()
+        cdef int64_t slice_ns
+        cdef bint is_from_model = slot.caller is not None
+        if self.is_iterative:
+            self._begin_sequence(slot)
+        slot.node.thread_waits = True
         if self.is_inline:
-            return self._call_inline(request, deadline_ns, wants_arrays)
+            return self._call_inline(slot, deadline_ns)
         if self.generation != ptl_process_generation:
             raise self._forked_error()
-        slot = CallSlot.__new__(CallSlot)
-        slot.request = request
-        slot.node.thread_waits = True
-        slot.wants_arrays = wants_arrays
+        slice_ns = signal_slice()
         Py_INCREF(slot)  # the queue's
         with nogil:
             refused = ptl_push(&self.queue, &slot.node, &slot.node, 1, &rung)
-            if not refused:
+            if not refused and (rung != NULL or not is_from_model):
                 ptl_ring(rung)
                 while True:
                     word = ptl_load(&slot.node.word)
@@ -177,23 +119,48 @@ cdef class RequestQueue:
             raise self._closed_error()
         if ptl_load(&slot.node.word) == PTL_DONE:
             return slot.result()
+        if is_from_model and rung == NULL:
+            self.check_chain(slot)
         return self._wait(slot, deadline_ns)
+
+    cdef object call_from_model(self, CallSlot slot, Contract caller):
+        """`call` for a BLS request; `caller` is the contract whose `execute` makes it, or None."""
+        cdef CallSlot outer
+        if caller is None:
+            return self.call(slot, 0)
+        outer = caller.waits_for
+        caller.waits_for = slot
+        slot.caller = caller
+        slot.queue = self
+        try:
+            return self.call(slot, 0)
+        finally:
+            caller.waits_for = outer
+
+    cdef int check_chain(self, CallSlot slot) except -1:
+        """Fail a BLS request that nobody can ever run, since all who could wait for its caller."""
+        cdef list chain = []
+        if not _is_stuck(slot, set(), chain):
+            return 0
+        if not self._give_up(slot):
+            return 0
+        waiting = "; ".join(chain)
+        raise UnavailableError(
+            f"the call can never be answered, since no instance can become free for it: {waiting}",
+            model=self.model_name,
+        )
 
     cdef object _wait(self, CallSlot slot, int64_t deadline_ns):
         """Sleep until the slot is done, a signal handler raises, or the time is up."""
         cdef int woken = PTL_INTERRUPTED  # a signal may have come before
-        cdef int64_t slice_ns = _slice()
+        cdef int64_t slice_ns = signal_slice()
         cdef uint32_t word
-        cdef Executor executor
-        cdef InferenceRequest request = slot.request
         while True:
             word = ptl_load(&slot.node.word)
             if word == PTL_DONE:
                 return slot.result()
             if word == PTL_LEAD:
-                executor = <Executor> slot.node.executor
-                slot.request = None
-                return self._lead(executor, request, slot.wants_arrays)
+                return self._lead(<Executor> slot.node.executor, slot, deadline_ns)
             if woken == PTL_INTERRUPTED:
                 try:
                     PyErr_CheckSignals()
@@ -205,7 +172,7 @@ cdef class RequestQueue:
             if woken == PTL_TIMED_OUT and self._withdraw(slot):
                 raise RequestTimeoutError(
                     f"Request to model '{self.model_name}' was not answered in time and is cancelled",
-                    model=self.model_name, request_id=request.id or None,
+                    model=self.model_name, request_id=slot.request_id,
                 )
 
     def _withdraw(self, CallSlot slot):
@@ -225,39 +192,56 @@ cdef class RequestQueue:
         cdef uint32_t word
         while True:
             if ptl_move(&slot.node.word, PTL_QUEUED, PTL_ABANDONED):
-                slot.request.cancelled = True
+                slot.is_given_up = True
                 if ptl_remove(&self.queue, &slot.node):
                     Py_DECREF(slot)
-                return True
+                slot.request = slot.notify = None
+                break
             if ptl_move(&slot.node.word, PTL_RUNNING, PTL_ABANDONED):
-                slot.request.cancelled = True
-                return True
+                slot.is_given_up = True
+                slot.notify = None
+                break
             word = ptl_load(&slot.node.word)
             if word != PTL_QUEUED and word != PTL_RUNNING:
                 return word == PTL_ABANDONED
+        if slot.stream is not None:
+            slot.stream.discard()
+        return True
 
     def cancel(self, CallSlot slot):
         """Cancel a submitted slot; True unless it is done already. Its `notify` is not called."""
         return self._give_up(slot)
 
-    def submit(self, InferenceRequest request, notify):
-        """Queue a request without waiting; `notify(slot)` is called by who finishes it.
+    def cancel_softly(self, CallSlot slot):
+        """Cancel a slot that goes on taking what the model still sends.
 
-        An inline instance that is idle runs the request at once, on this thread.
+        While it is queued it is answered with CANCELLED.
         """
-        cdef CallSlot slot = self.new_slot(request, notify)
-        self.submit_all([slot])
-        return slot
+        slot.is_given_up = True
+        if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
+            if ptl_remove(&self.queue, &slot.node):
+                Py_DECREF(slot)
+            slot.request = None
+            slot.finish_and_wake(CancelledError("", model=self.model_name))
 
-    def new_slot(self, InferenceRequest request, notify):
-        """A slot to hand to `submit_all`."""
-        cdef CallSlot slot = CallSlot.__new__(CallSlot)
-        slot.request = request
-        slot.notify = notify
-        return slot
+    cdef int _begin_sequence(self, CallSlot slot) except -1:
+        """Iterative sequences: a request without an id is a sequence of its own."""
+        cdef RequestDetails given, details
+        cdef InferenceRequest request = slot.request
+        given = request.details
+        if given.correlation == 0 or given.correlation == "":
+            self.sequences += 1
+            details = given.copy()
+            details.correlation = self.sequences
+            request.details = details
+            request.request_flags |= SEQUENCE_START
+        return 0
 
     def submit_all(self, list slots):
-        """Queue several slots with one look at the queue and one round of wake-ups."""
+        """Queue slots without waiting, with one look at the queue and one round of wake-ups.
+
+        An inline instance that is idle runs its request at once, on this thread.
+        """
         cdef CallSlot slot, before = None
         cdef ptl_worker *rung = NULL
         cdef ptl_worker *idle = NULL
@@ -269,6 +253,8 @@ cdef class RequestQueue:
         if self.generation != ptl_process_generation and not self.is_inline:
             raise self._forked_error()
         for slot in slots:
+            if self.is_iterative:
+                self._begin_sequence(slot)
             if before is not None:
                 before.node.next = &slot.node
             before = slot
@@ -293,37 +279,77 @@ cdef class RequestQueue:
 
     # -- inline ------------------------------------------------------------------------
 
-    cdef object _call_inline(self, InferenceRequest request, int64_t deadline_ns, bint wants_arrays):
+    cdef object _call_inline(self, CallSlot slot, int64_t deadline_ns):
         cdef int is_closed = 0, state
         cdef ptl_worker *worker = ptl_acquire(&self.queue, &is_closed)
-        cdef CallSlot slot
         if worker != NULL:
-            return self._lead(<Executor> worker.owner, request, wants_arrays)
+            return self._lead(<Executor> worker.owner, slot, deadline_ns)
         if is_closed:
             raise self._closed_error()
-        slot = CallSlot.__new__(CallSlot)
-        slot.request = request
-        slot.node.thread_waits = True
-        slot.wants_arrays = wants_arrays
         Py_INCREF(slot)
         state = ptl_push_or_acquire(&self.queue, &slot.node, &worker)
         if state != 0:
             Py_DECREF(slot)
             if state < 0:
                 raise self._closed_error()
-            return self._lead(<Executor> worker.owner, request, wants_arrays)
+            return self._lead(<Executor> worker.owner, slot, deadline_ns)
+        if slot.caller is not None:
+            self.check_chain(slot)
         return self._wait(slot, deadline_ns)
 
-    cdef object _lead(self, Executor executor, InferenceRequest request, bint wants_arrays):
-        """Run one request on an instance that this thread holds, then those who queued meanwhile."""
+    cdef object _lead(self, Executor executor, CallSlot slot, int64_t deadline_ns):
+        """Run the slot of this thread on an instance that it holds, then those who queued meanwhile."""
         cdef object outcome
+        ptl_store(&slot.node.word, PTL_RUNNING)
         try:
-            outcome = executor.contract.run(request, 1, wants_arrays)  # held by the call that made it
+            outcome = self._run(executor, slot)
+        except BaseException:
+            ptl_store(&slot.node.word, PTL_ABANDONED)
+            raise
         finally:
             self._run_others(executor)
+        if outcome is PENDING:
+            return self._wait(slot, deadline_ns)
+        ptl_store(&slot.node.word, PTL_DONE)
         if type(outcome) is dict or type(outcome) is InferenceResponse:
             return outcome
         raise outcome
+
+    cdef object _run(self, Executor executor, CallSlot slot):
+        """Run a slot that is RUNNING; its outcome, or PENDING when that goes to the slot later."""
+        cdef InferenceRequest request = slot.request
+        cdef object outcome
+        slot.request = None
+        request.slot = slot
+        slot.runner = executor.contract
+        while True:
+            # `request` is the only reference that the runtime holds.
+            outcome = executor.contract.run(request, 1, slot.wants_arrays)
+            if outcome is RESCHEDULED:
+                request = executor.contract.again(request, 1)
+                if not slot.is_given_up:
+                    slot.request = request
+                    if self._queue_again(slot):
+                        return PENDING
+                    slot.request = None
+                    continue
+                outcome = PENDING
+            if outcome is not PENDING:
+                slot.runner = None
+            return outcome
+
+    cdef bint _queue_again(self, CallSlot slot):
+        """Put a rescheduled slot behind the others; False when it must run at once."""
+        cdef ptl_worker *rung = NULL
+        if self.is_inline or not ptl_move(&slot.node.word, PTL_RUNNING, PTL_QUEUED):
+            return False
+        Py_INCREF(slot)
+        # The last requests of a queue that is closed run to their end without it.
+        if ptl_push(&self.queue, &slot.node, &slot.node, 1, &rung):
+            Py_DECREF(slot)
+            return not ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING)
+        ptl_ring(rung)
+        return True
 
     cdef object _run_others(self, Executor executor):
         cdef ptl_node *node
@@ -347,12 +373,10 @@ cdef class RequestQueue:
 
     cdef object _run_slot(self, Executor executor, CallSlot slot):
         cdef object outcome
-        cdef InferenceRequest request = slot.request
         if not ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
             return  # cancelled while it waited: it never reaches the model
         try:
-            # Held by the slot, the variable here, and the call that waits, if one does.
-            outcome = executor.contract.run(request, 2 + slot.node.thread_waits, slot.wants_arrays)
+            outcome = self._run(executor, slot)
         except BaseException as error:
             # A Ctrl-C while this thread led for another caller: that caller is told.
             outcome = CancelledError(
@@ -360,12 +384,10 @@ cdef class RequestQueue:
                 model=self.model_name,
             )
             outcome.__cause__ = error
-            if _finish(slot, outcome):
-                ptl_wake(&slot.node.word)
+            slot.finish_and_wake(outcome)
             raise
-        if _finish(slot, outcome):
-            with nogil:
-                ptl_wake(&slot.node.word)
+        if outcome is not PENDING:
+            slot.finish_and_wake(outcome)
 
     # -- instances ---------------------------------------------------------------------
 
@@ -380,7 +402,6 @@ cdef class RequestQueue:
         cdef ptl_node *node
         cdef uint32_t *to_wake = NULL
         cdef CallSlot slot = None, done = None
-        cdef InferenceRequest request
         cdef object outcome
         self.executors.append(executor)
         self.queue.worker_count += 1
@@ -402,13 +423,13 @@ cdef class RequestQueue:
             Py_DECREF(slot)  # the queue's reference is ours now, in `slot`
             if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
                 executor.running = slot
-                request = slot.request
-                outcome = _run(executor.contract, request, 2 + slot.node.thread_waits, slot.wants_arrays)
-                request = None
-                if _finish(slot, outcome):
+                try:
+                    outcome = self._run(executor, slot)
+                except BaseException as error:
+                    outcome = _defect(executor.contract, error)
+                if outcome is not PENDING and slot.finish(outcome):
                     to_wake = &slot.node.word
                     done = slot  # keeps the word alive until it is woken
-                    slot.request = None
                 executor.running = outcome = None
             slot = None
 
@@ -448,22 +469,22 @@ cdef class RequestQueue:
             Py_DECREF(slot)
             if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
                 count += 1
-                if _finish(slot, make_error()):
-                    ptl_wake(&slot.node.word)
+                slot.request = None
+                slot.finish_and_wake(make_error())
 
     def fail_running(self, make_error):
-        """Answer what instances are running just now with ``make_error()``: their own answers
-        come too late. Returns the names of those instances."""
+        """Answer with ``make_error()`` what instances are running or owe an answer to just now:
+        their own answers come too late. Returns the names of the running instances."""
         cdef Executor executor
         cdef CallSlot slot
         cdef list names = []
         for executor in self.executors:
             slot = executor.running
             if slot is not None:
-                slot.request.cancelled = True
                 names.append(executor.contract.instance_name)
-                if _finish(slot, make_error()):
-                    ptl_wake(&slot.node.word)
+                slot.is_given_up = True
+                slot.finish_and_wake(make_error())
+            executor.contract.fail_open(make_error)
         return names
 
     cdef object _closed_error(self):
@@ -480,13 +501,50 @@ cdef class RequestQueue:
         )
 
 
-cdef object _run(Contract contract, InferenceRequest request, Py_ssize_t holders, bint wants_arrays):
-    try:
-        return contract.run(request, holders, wants_arrays)
-    except BaseException as error:
-        failure = InternalError(
-            f"defect in pytriton_lite while running instance '{contract.instance_name}', please "
-            f"report it: {type(error).__name__}: {error}"
-        )
-        failure.__cause__ = error
-        return failure
+cdef object _defect(Contract contract, object error):
+    failure = InternalError(
+        f"defect in pytriton_lite while running instance '{contract.instance_name}', please "
+        f"report it: {type(error).__name__}: {error}",
+        model=contract.model_name,
+    )
+    failure.__cause__ = error
+    return failure
+
+
+cdef bint _is_stuck(CallSlot slot, set seen, list chain) except -1:
+    """Whether a BLS request can never be answered; `chain` tells why.
+
+    It is so when every instance that could run it waits, in `execute`, for a BLS request of
+    its own of which the same is true. Who waits on another thread or coroutine does not count:
+    its instance may become free without it. New waits are looked at one after another, so the
+    one that closes a ring finds it.
+    """
+    cdef RequestQueue queue
+    cdef Executor executor
+    cdef Contract runner
+    cdef uint32_t word = ptl_load(&slot.node.word)
+    if word == PTL_QUEUED:
+        queue = slot.queue
+        if not queue.executors:
+            return False
+        for executor in queue.executors:
+            if not _is_waiting(executor.contract, seen, chain):
+                return False
+        return True
+    runner = slot.runner
+    if word != PTL_RUNNING or runner is None or slot in runner.open_slots:
+        return False
+    return _is_waiting(runner, seen, chain)
+
+
+cdef bint _is_waiting(Contract contract, set seen, list chain) except -1:
+    cdef CallSlot slot = contract.waits_for
+    if slot is None:
+        return False
+    if contract in seen:
+        return True
+    seen.add(contract)
+    chain.append(
+        f"instance '{contract.instance_name}' waits for model '{(<RequestQueue> slot.queue).model_name}'"
+    )
+    return _is_stuck(slot, seen, chain)

@@ -257,6 +257,8 @@ cdef extern from * nogil:
     void ptl_store(uint32_t *word, uint32_t value)
     bint ptl_move(uint32_t *word, uint32_t from_, uint32_t to)
     void ptl_wake(uint32_t *word)
+    void ptl_lock(uint32_t *lock)
+    void ptl_unlock(uint32_t *lock)
     int ptl_sleep(uint32_t *word, uint32_t value, int64_t deadline_ns, int64_t slice_ns)
     void ptl_queue_init(ptl_queue *q)
     void ptl_set_idle(ptl_queue *q, ptl_worker *w)

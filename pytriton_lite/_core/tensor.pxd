@@ -18,6 +18,7 @@ cdef class Tensor:
     cdef object _show(self)
     cdef object _capsule(self)
     cdef int detach(self) except -1
+    cdef Tensor again(self)
     cdef int give_back(self) except -1
     cdef object hand_over(self, Py_ssize_t references, bint share)
 

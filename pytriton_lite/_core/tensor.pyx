@@ -286,6 +286,19 @@ cdef class Tensor:
             self.is_foreign = False
         return 0
 
+    cdef Tensor again(self):
+        """The input as it came, for a model that gets the request again."""
+        cdef Tensor made = Tensor.__new__(Tensor)
+        made.tensor_name = self.tensor_name
+        made.wire = self.wire
+        made.device = self.device
+        made.data_type = self.data_type
+        made.is_foreign = self.is_foreign
+        made.spare = self.spare
+        if self.spare is None and self.shown is self.wire:
+            made.shown = self.wire  # memory is shared with the model
+        return made
+
     cdef object hand_over(self, Py_ssize_t references, bint share):
         """The data for the caller, who owns the result.
 

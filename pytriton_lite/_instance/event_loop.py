@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,10 +12,21 @@ if TYPE_CHECKING:
 
 
 class InstanceLoop:
-    """One asyncio loop on a thread of its own, started when first needed, as on Triton."""
+    """One asyncio loop on a thread of its own, started when first needed, as on Triton.
 
-    def __init__(self, instance_name: str) -> None:
+    Parameters
+    ----------
+    instance_name
+        Names the thread.
+    active
+        Context in which the thread runs, so that imports by name find the model's modules.
+    """
+
+    def __init__(
+        self, instance_name: str, active: Callable[[], AbstractContextManager[None]]
+    ) -> None:
         self._name = instance_name
+        self._active = active
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -31,14 +43,31 @@ class InstanceLoop:
             raise error
         return result
 
+    def start(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        done: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        """Run a coroutine beside others; ``done(result, exception)`` is called at its end."""
+        import asyncio
+
+        if self._loop is None:
+            self._start()
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(_reported(coroutine, done), self._loop)
+
     def _start(self) -> None:
         import asyncio
 
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
-            target=self._loop.run_forever, name=f"{self._name}-loop", daemon=True
+            target=self._run_forever, args=(self._loop,), name=f"{self._name}-loop", daemon=True
         )
         self._thread.start()
+
+    def _run_forever(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._active():
+            loop.run_forever()
 
     def stop(self) -> None:
         """Cancel what still runs and end the thread."""
@@ -60,6 +89,12 @@ async def _caught(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseExcepti
         return await coroutine, None
     except BaseException as error:
         return None, error
+
+
+async def _reported(
+    coroutine: Coroutine[Any, Any, Any], done: Callable[[Any, BaseException | None], None]
+) -> None:
+    done(*await _caught(coroutine))
 
 
 async def _cancel_tasks() -> None:

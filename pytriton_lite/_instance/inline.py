@@ -39,6 +39,8 @@ class InlineInstance(Instance):
         self.state = InstanceState.DRAINING
         if not self.queue.wait_until_idle(deadline_ns):
             return False
+        if not self._model.contract.wait_until_answered(deadline_ns):
+            return False
         self._model.close()
         self._model = None
         self.state = InstanceState.DEAD

@@ -69,6 +69,8 @@ class InstancePlan:
     device_id: int
     config_json: str
     is_batching: bool
+    is_decoupled: bool
+    is_iterative: bool
     share_memory: bool
     check_outputs: Callable[[tuple[str, ...], int, Any], None] | None
     output_reshapes: dict[str, tuple[int, ...]] | None
@@ -235,7 +237,7 @@ class LoadedModel:
         self._plan = plan
         code = plan.code
         self._imported = ImportedModel(code, plan.name, plan.metrics)
-        self._loop = InstanceLoop(plan.name)
+        self._loop = InstanceLoop(plan.name, self._imported.namespace.active)
         try:
             with self._imported.errors():
                 self._model = self._imported.model_class()
@@ -252,10 +254,12 @@ class LoadedModel:
             instance_name=plan.name,
             model_file=code.backend.model_file,
             describe=self._imported.describe,
-            run_coroutine=self._loop.run,
+            loop=self._loop,
             check_outputs=plan.check_outputs,
             output_reshapes=plan.output_reshapes,
             is_batching=plan.is_batching,
+            is_decoupled=plan.is_decoupled,
+            is_iterative=plan.is_iterative,
             share_memory=plan.share_memory,
             is_inline=is_inline,
         )

@@ -11,6 +11,7 @@ from typing_extensions import override
 from pytriton_lite._core.queue import Executor, RequestQueue
 from pytriton_lite._instance.base import Instance, InstanceState
 from pytriton_lite._instance.loader import InstancePlan, LoadedModel
+from pytriton_lite.errors import UnavailableError
 
 _log = logging.getLogger("pytriton_lite.instance")
 
@@ -55,9 +56,27 @@ class ThreadInstance(Instance):
             try:
                 self.queue.serve(Executor(model.contract))
                 self.state = InstanceState.DRAINING
+                # Response senders may still owe answers.
+                model.contract.wait_until_answered(0)
             finally:
                 model.close()
-        except BaseException:
+        except BaseException as error:
             _log.exception("instance '%s' ended", self.plan.name)
+            self._fail_all(error)
         finally:
             self.state = InstanceState.DEAD
+
+    def _fail_all(self, cause: BaseException) -> None:
+        """Let nobody wait for an instance that ended by a defect."""
+
+        def error() -> UnavailableError:
+            failure = UnavailableError(
+                f"instance '{self.plan.name}' ended: {type(cause).__name__}: {cause}",
+                model=self.queue.model_name,
+            )
+            failure.__cause__ = cause
+            return failure
+
+        self.queue.close()
+        self.queue.fail_queued(error)
+        self.queue.fail_running(error)

@@ -26,6 +26,7 @@ from pytriton_lite._core.message import (
     get_output_tensor_by_name,
 )
 from pytriton_lite._core.native_enum import MemoryType, MetricKind
+from pytriton_lite._core.sender import InferenceResponseSender
 from pytriton_lite._core.tensor import Tensor, TritonModelException
 from pytriton_lite.pb_utils.config import (
     ModelConfig,
@@ -40,7 +41,6 @@ from pytriton_lite.pb_utils.dtypes import (
     triton_to_numpy_type,
 )
 from pytriton_lite.pb_utils.later import (
-    InferenceResponseSender,
     ResponseIterator,
     SharedMemory,
     async_event_future_done_callback,

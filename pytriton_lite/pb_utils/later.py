@@ -11,13 +11,6 @@ from typing import Any, NoReturn
 from pytriton_lite.errors import UnsupportedError
 
 
-class InferenceResponseSender:
-    """Response sender: not available yet."""
-
-    def __init__(self) -> None:
-        raise TypeError("c_python_backend_utils.InferenceResponseSender: No constructor defined!")
-
-
 class ResponseIterator:
     """Responses of a BLS request: not available yet."""
 
@@ -37,7 +30,7 @@ def async_event_future_done_callback(py_future: Any) -> NoReturn:
     raise UnsupportedError("async_event_future_done_callback() is internal to Triton's stub")
 
 
-for _cls in (SharedMemory, InferenceResponseSender, ResponseIterator):
+for _cls in (SharedMemory, ResponseIterator):
     _cls.__module__ = "c_python_backend_utils"
 
 

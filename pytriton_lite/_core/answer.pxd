@@ -1,0 +1,21 @@
+"""From a model's response to the caller's (see answer.pyx)."""
+from pytriton_lite._core.message cimport InferenceResponse
+from pytriton_lite._core.reply cimport InferenceResponse as Reply
+
+
+cdef class AnswerMaker:
+    cdef readonly str model_name
+    cdef readonly long model_version
+    cdef readonly str instance_name
+    cdef public object namespace    # of the model's modules; for who asks whose code a thread runs
+    cdef object check_outputs       # (names, batch size, response) -> None, raises; or None
+    cdef dict output_reshapes       # name -> dims that the client sees; or None
+    cdef bint is_batching
+    cdef bint share_memory
+
+    cdef object make(
+        self, InferenceResponse response, tuple names, long batch_size, str request_id,
+        Py_ssize_t held, bint wants_arrays,
+    )
+    cdef object failure(self, str text, object cause, str request_id)
+    cdef Reply reply_of(self, object outcome, str request_id)

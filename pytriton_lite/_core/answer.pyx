@@ -1,0 +1,123 @@
+# cython: language_level=3, freethreading_compatible=True
+"""From a model's response to the caller's: pruned, checked, and in memory of the caller's own.
+
+An answer is the caller's. It is handed over without a copy when nobody else can reach
+it any more, which reference counts prove after `execute` has returned: then an array
+that only its `Tensor` holds, in a `Tensor` that only its response holds, in a response
+that only the returned list holds, belongs to nobody else. What a response sender takes
+is copied, since the model goes on running with its variables.
+"""
+from cpython.object cimport PyObject
+
+from pytriton_lite._core cimport reply
+from pytriton_lite._core.array cimport DT_BF16, reference_count
+from pytriton_lite._core.message cimport InferenceResponse, TritonError
+from pytriton_lite._core.reply import error_response
+from pytriton_lite._core.tensor cimport Tensor
+from pytriton_lite.errors import InternalError, error_from_code
+
+
+cdef class AnswerMaker:
+    """What turns responses of one instance into answers; base of `Contract`."""
+
+    cdef object make(
+        self, InferenceResponse response, tuple names, long batch_size, str request_id,
+        Py_ssize_t held, bint wants_arrays,
+    ):
+        """An `InferenceResponse` for the caller, or the exception to raise there.
+
+        `names` are the outputs that were asked for. `held` is how often the runtime holds
+        `response`, 0 if the model may. With `wants_arrays` the answer may also be the dict of
+        arrays by name.
+        """
+        cdef reply.InferenceResponse answer
+        cdef dict payloads = {}
+        cdef set bfloat16_names = None
+        cdef bint is_plain = wants_arrays
+        cdef Tensor tensor
+        cdef Py_ssize_t references
+        cdef object payload
+        if response.failure is not None:
+            return error_from_code(
+                int((<TritonError> response.failure).status), (<TritonError> response.failure).text,
+                model=self.model_name, request_id=request_id or None,
+            )
+        response.prune(names)
+        if self.check_outputs is not None:
+            try:
+                self.check_outputs(names, batch_size, response)
+            except Exception as error:
+                return error
+        # A tensor is held by the response's list and the loop variable, if only we hold the response.
+        references = 2 if reference_count(<PyObject *> response) <= held else 0
+        for tensor in response.tensors:
+            if tensor.device is not None:
+                payload = tensor.device
+                is_plain = False
+            else:
+                payload = tensor.hand_over(references, self.share_memory)
+                if self.output_reshapes is not None and tensor.tensor_name in self.output_reshapes:
+                    try:
+                        payload = self._reshaped(tensor.tensor_name, payload)
+                    except ValueError as error:
+                        return self.failure(str(error), error, request_id)
+                if tensor.data_type == DT_BF16:
+                    is_plain = False
+                    if bfloat16_names is None:
+                        bfloat16_names = set()
+                    bfloat16_names.add(tensor.tensor_name)
+            payloads.setdefault(tensor.tensor_name, payload)  # sent twice: the first one counts
+        if is_plain:
+            return payloads
+        answer = reply.InferenceResponse.__new__(reply.InferenceResponse)
+        answer.payloads = payloads
+        answer.bfloat16_names = bfloat16_names
+        answer.parameter_values = response.parameter_values
+        answer.final = True
+        answer.request_id = request_id
+        answer.model_name = self.model_name
+        answer.model_version = self.model_version
+        return answer
+
+    def _reshaped(self, str name, payload):
+        """Turn the model's shape back into the dims that the client sees."""
+        dims = list(self.output_reshapes[name])
+        lead = list(payload.shape[:1]) if self.is_batching else []
+        known = 1
+        for n in lead + [d for d in dims if d != -1]:
+            known *= n
+        if dims.count(-1) == 1 and known:
+            dims[dims.index(-1)] = payload.size // known
+        elif -1 in dims:
+            # Several variable dims: they are the model's variable dims, in order.
+            variable = iter(payload.shape[len(lead):])
+            dims = [next(variable, 1) if d == -1 else d for d in dims]
+        return payload.reshape(lead + dims)
+
+    cdef object failure(self, str text, object cause, str request_id):
+        """Error of a whole `execute` call, in Triton's words."""
+        if self.namespace is not None:
+            text = self.namespace.plain(text)
+        error = InternalError(
+            f"Failed to process the request(s) for model '{self.instance_name}', message: {text}",
+            model=self.model_name, request_id=request_id or None,
+        )
+        if cause is not None:
+            error.__cause__ = cause
+        return error
+
+    cdef reply.InferenceResponse reply_of(self, object outcome, str request_id):
+        """The outcome as a response of a stream, which carries its error."""
+        if type(outcome) is reply.InferenceResponse:
+            return <reply.InferenceResponse> outcome
+        return error_response(outcome, request_id, self.model_name, self.model_version)
+
+    # What a response sender asks of the instance that it belongs to; see `Contract`.
+
+    def is_running_here(self):
+        """Whether the current thread is inside the model's `execute`, called by a caller."""
+        raise NotImplementedError
+
+    def answered(self, slot):
+        """Take note that a slot with a sender is answered."""
+        raise NotImplementedError

@@ -1,0 +1,266 @@
+# cython: language_level=3, freethreading_compatible=True
+"""Business logic scripting: requests that a model sends to other models of its server.
+
+What goes wrong is a value, not an exception: an `InferenceResponse` with an error. Texts are
+those of Triton 2.51, codes the callee's as in newer versions.
+"""
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+
+from pytriton_lite._core.calls cimport Endpoint, ServedVersion
+from pytriton_lite._core.contract cimport Contract
+from pytriton_lite._core.dlpack cimport DLPackTensor
+from pytriton_lite._core.message cimport (
+    InferenceRequest, InferenceResponse, TritonError, make_native,
+)
+from pytriton_lite._core.queue cimport RequestQueue
+from pytriton_lite._core.reply cimport InferenceResponse as Reply
+from pytriton_lite._core.slot cimport (
+    STREAM_INTERRUPTED, CallSlot, StreamBuffer, new_slot,
+)
+from pytriton_lite._core.tensor cimport Tensor
+from pytriton_lite._core.contract import current_contract
+from pytriton_lite._core.native_enum import ErrorCodeValue
+from pytriton_lite._core.tensor import TritonModelException
+from pytriton_lite.errors import TritonError as PublicError
+
+
+cdef InferenceResponse _error(str text, object code):
+    cdef InferenceResponse made = InferenceResponse.__new__(InferenceResponse)
+    cdef TritonError error = TritonError.__new__(TritonError)
+    error.text = text
+    error.status = code
+    made.tensors = []
+    made.failure = error
+    return made
+
+
+cdef InferenceResponse _error_of(object error, str prefix):
+    return _error(prefix + str(error), ErrorCodeValue(int(error.code)))
+
+
+cdef InferenceResponse _response_of(object outcome):
+    """What the caller's code sees of the callee's answer; takes over its memory."""
+    cdef InferenceResponse made
+    cdef Reply reply
+    cdef Tensor tensor
+    if type(outcome) is not Reply:
+        return _error_of(outcome, "")
+    reply = outcome
+    if reply.error is not None:
+        return _error_of(reply.error, "")
+    made = InferenceResponse.__new__(InferenceResponse)
+    made.tensors = []
+    made.parameter_values = reply.parameter_values
+    for name, payload in reply.payloads.items():
+        tensor = Tensor.__new__(Tensor)
+        tensor.tensor_name = name
+        tensor.data_type = reply.type_number_of(name)
+        if type(payload) is DLPackTensor:
+            tensor.device = payload
+        else:
+            tensor.wire = payload
+        made.tensors.append(tensor)
+    return made
+
+
+cdef class BlsScope:
+    """What the BLS requests of one instance go through.
+
+    Parameters
+    ----------
+    find_endpoint
+        ``(model name, version)`` gives the `Endpoint` in the instance's server.
+
+    Attributes
+    ----------
+    is_open
+        From the end of `initialize` to the beginning of `finalize`.
+    """
+
+    cdef object find_endpoint
+    cdef dict endpoints
+    cdef public bint is_open
+
+    def __init__(self, find_endpoint):
+        self.find_endpoint = find_endpoint
+        self.endpoints = {}
+
+    cdef ServedVersion _served(self, InferenceRequest request):
+        """The callee, or None when it is not ready."""
+        cdef Endpoint endpoint
+        if not self.is_open:
+            raise TritonModelException("BLS is only supported during the 'execute' function.")
+        key = (request.details.target_model or "", request.details.target_version)
+        endpoint = self.endpoints.get(key)
+        if endpoint is None:
+            endpoint = self.find_endpoint(*key)
+            if endpoint.served is not None:
+                self.endpoints[key] = endpoint  # names that never were are not collected
+        return endpoint.served
+
+    cdef CallSlot _slot(self, ServedVersion served, InferenceRequest request, bint decoupled):
+        cdef CallSlot slot
+        if served.is_decoupled and not decoupled:
+            raise PublicError(
+                f"Model {served.model_name} is using the decoupled. The current BLS request call doesn't "
+                "support models using the decoupled transaction policy. Please use 'decoupled=True' "
+                "argument to the 'exec' or 'async_exec' calls for decoupled models.'"
+            )
+        slot = new_slot(served.spec.build_for(request))
+        if decoupled:
+            slot.stream = StreamBuffer(served.stream_backlog)
+        return slot
+
+    def prepare(self, InferenceRequest request, bint decoupled):
+        """(callee, slot) of a request; or (None, response) when the callee cannot be asked."""
+        cdef ServedVersion served = self._served(request)
+        cdef str name = request.details.target_model or ""
+        cdef str prefix = f"Model {name} - Error when running inference: "
+        if served is None:
+            return None, _error(
+                f"{prefix}Failed for execute the inference request. Model '{name}' is not ready.",
+                _INTERNAL,
+            )
+        try:
+            return served, self._slot(served, request, decoupled)
+        except PublicError as error:
+            return None, _error_of(error, prefix)
+
+    def exec(self, InferenceRequest request, bint decoupled):
+        """`InferenceRequest.exec`."""
+        cdef ServedVersion served
+        cdef CallSlot slot
+        cdef Contract caller
+        found, prepared = self.prepare(request, decoupled)
+        if found is None:
+            return iterator_of(prepared) if decoupled else prepared
+        served = found
+        slot = prepared
+        prepared = None
+        caller = current_contract()
+        try:
+            if decoupled:
+                served.queue.submit_all([slot])
+                return _iterator(served, slot)
+            return _response_of(served.queue.call_from_model(slot, caller))
+        except PublicError as error:
+            failed = _error_of(error, "")
+            return iterator_of(failed) if decoupled else failed
+
+
+def response_of(outcome):
+    """The `InferenceResponse` for model code of a slot's outcome."""
+    return _response_of(outcome)
+
+
+@cython.final
+cdef class ResponseIterator:
+    """Responses to a BLS request; from ``exec(decoupled=True)``.
+
+    Iterating again gives the same responses again. An iterator that is dropped before its end
+    lets the callee go on; what it still sends is dropped.
+    """
+
+    cdef CallSlot slot
+    cdef RequestQueue queue
+    cdef ServedVersion served
+    cdef list items                 # read so far
+    cdef Py_ssize_t position
+    cdef bint is_complete
+
+    def __init__(self):
+        raise TypeError("c_python_backend_utils.ResponseIterator: No constructor defined!")
+
+    def __iter__(self):
+        if self.is_complete and self.position == len(self.items):
+            self.position = 0
+        return self
+
+    def __next__(self):
+        if self.position == len(self.items):
+            if self.is_complete or not self._read():
+                raise StopIteration("Iteration is done for the responses.")
+        self.position += 1
+        return self.items[self.position - 1]
+
+    cdef bint _read(self) except -1:
+        """Wait for one more response; False at the end."""
+        cdef StreamBuffer buffer = self.slot.stream
+        cdef Reply reply
+        cdef Contract caller = current_contract()
+        cdef CallSlot outer = None
+        reply = buffer.pop()
+        if reply is None and caller is not None:
+            outer = caller.waits_for
+            caller.waits_for = self.slot
+            self.slot.caller = caller
+            self.slot.queue = self.queue
+        try:
+            if reply is None and caller is not None:
+                self._check_chain()
+                buffer = self.slot.stream
+            while reply is None:
+                reply = buffer.pop()
+                if reply is not None:
+                    break
+                if buffer.is_ended and not buffer.count:
+                    break
+                if buffer.wait(0) == STREAM_INTERRUPTED:
+                    PyErr_CheckSignals()
+        finally:
+            if caller is not None and caller.waits_for is self.slot:
+                caller.waits_for = outer
+        if reply is not None:
+            self.is_complete = reply.final
+            self.items.append(_response_of(reply))
+            return True
+        self.is_complete = True
+        if not buffer.ends_empty:
+            return False
+        self.items.append(_response_of(self.served.empty_final("")))
+        return True
+
+    cdef int _check_chain(self) except -1:
+        try:
+            self.queue.check_chain(self.slot)
+        except PublicError as error:
+            self.slot.stream = StreamBuffer(0)
+            self.slot.stream.push(self.served.error_reply(error), True, True)
+        return 0
+
+    def cancel(self):
+        """Cancel the callee's request; without effect after its end. Newer than Triton 2.51."""
+        if self.queue is not None and not self.is_complete:
+            self.queue.cancel_softly(self.slot)
+
+    def __del__(self):
+        if self.slot is not None and not self.is_complete:
+            self.slot.stream.discard()
+
+
+cdef ResponseIterator _iterator(ServedVersion served, CallSlot slot):
+    cdef ResponseIterator made = ResponseIterator.__new__(ResponseIterator)
+    made.served = served
+    made.queue = served.queue
+    made.slot = slot
+    made.items = []
+    return made
+
+
+def stream_iterator(ServedVersion served, CallSlot slot):
+    """Iterator over the responses of a slot that was submitted with a stream."""
+    return _iterator(served, slot)
+
+
+def iterator_of(response):
+    """Iterator over one response."""
+    cdef ResponseIterator made = ResponseIterator.__new__(ResponseIterator)
+    made.items = [response]
+    made.is_complete = True
+    return made
+
+
+cdef object _INTERNAL = ErrorCodeValue(1)
+
+make_native(ResponseIterator)

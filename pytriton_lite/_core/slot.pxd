@@ -1,0 +1,62 @@
+"""Call slots and the buffers of streams (see slot.pyx)."""
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint32_t
+
+from pytriton_lite._core.message cimport InferenceRequest
+from pytriton_lite._core.reply cimport InferenceResponse
+from pytriton_lite._core.sync cimport ptl_node
+
+# What `StreamBuffer.push` and `StreamBuffer.wait` found.
+cdef enum:
+    STREAM_OK = 0
+    STREAM_FULL = 1
+    STREAM_ENDED = 2
+    STREAM_TIMED_OUT = 3
+    STREAM_INTERRUPTED = 4
+
+
+cdef class StreamBuffer:
+    cdef uint32_t lock
+    cdef PyObject **ring
+    cdef Py_ssize_t size, head, count   # of the ring
+    cdef readonly Py_ssize_t limit      # most responses that wait in it; 0: no limit
+    cdef uint32_t arrivals              # futex of the readers
+    cdef uint32_t room                  # futex of blocked senders
+    cdef int sleeping_readers, blocked_senders
+    cdef int64_t last_handover_ns
+    cdef object notify                  # called without the lock when something arrives for who armed it
+    cdef bint is_armed
+    cdef bint is_ended                  # nothing follows what is in the ring
+    cdef bint ends_empty                # ended by a FINAL of its own
+    cdef bint is_discarded              # nobody reads any more
+
+    cdef int push(self, InferenceResponse response, bint is_last, bint may_overflow) except -1
+    cdef int end(self) except -1
+    cdef int discard(self) except -1
+    cdef int wait_for_room(self) except -1
+    cdef InferenceResponse pop(self)
+    cdef int wait(self, int64_t deadline_ns) except -1
+    cdef int _grow(self) except -1
+    cdef int _arrived(self, bint wakes_thread, object notify) except -1
+
+
+cdef class CallSlot:
+    cdef ptl_node node
+    cdef InferenceRequest request   # until an instance takes it
+    cdef readonly str request_id    # None when it has none
+    cdef object outcome             # InferenceResponse, dict if `wants_arrays`, or the exception to raise
+    cdef bint wants_arrays          # a dict of arrays is answer enough
+    cdef object notify              # called with the slot when done; None when a thread waits
+    cdef StreamBuffer stream        # where responses go instead of `outcome`; or None
+    cdef object runner              # Contract whose instance runs it
+    cdef object caller              # Contract whose `execute` waits for it: of a BLS request
+    cdef object queue               # RequestQueue of a BLS request
+    cdef bint is_given_up           # by the caller, or failed by a server that stops
+
+    cdef object result(self)
+    cdef bint finish(self, object outcome) except -1
+    cdef int finish_and_wake(self, object outcome) except -1
+
+
+cdef CallSlot new_slot(InferenceRequest request)
+cdef int64_t signal_slice() noexcept

@@ -1,0 +1,308 @@
+# cython: language_level=3, freethreading_compatible=True
+"""Call slots: where the outcome of a request goes, and who is told.
+
+A slot takes one outcome. One with a `StreamBuffer` takes any number of responses before
+its end instead: that is how decoupled models answer.
+
+Who sends and who reads a stream are threads that mostly run Python. A reader that is
+woken finds the GIL taken, and to hand it over for each response costs two switches of
+threads. So a sender gives it up for a sleeping reader at most once per `HANDOVER_NS`:
+responses that come one by one are read at once, and of those that come in a burst the
+reader finds many when it gets its turn.
+"""
+cimport cython
+from cpython.mem cimport PyMem_RawMalloc, PyMem_RawFree
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from libc.stdint cimport int64_t, uint32_t
+
+import logging
+import os
+import threading
+
+from pytriton_lite._core.message cimport InferenceRequest
+from pytriton_lite._core.reply cimport InferenceResponse
+from pytriton_lite._core.reply import error_response
+from pytriton_lite._core.sync cimport *
+
+cdef extern from "pythread.h":
+    unsigned long PyThread_get_thread_ident() noexcept
+
+cdef object _log = logging.getLogger("pytriton_lite.scheduler")
+
+cdef enum:
+    HANDOVER_NS = 100_000
+    FIRST_SIZE = 16
+    # Python's signal handlers run on the main thread only, which looks for them this often.
+    SIGNAL_SLICE_NS = 200_000_000
+
+cdef unsigned long _main_thread = threading.main_thread().ident
+
+
+cdef int64_t signal_slice() noexcept:
+    """How long this thread may sleep at a time; 0 is for ever."""
+    return SIGNAL_SLICE_NS if PyThread_get_thread_ident() == _main_thread else 0
+
+
+def _after_fork():
+    global _main_thread
+    _main_thread = PyThread_get_thread_ident()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+@cython.final
+cdef class StreamBuffer:
+    """Responses of one stream that were sent and not read yet, in order.
+
+    Parameters
+    ----------
+    limit
+        Most responses that may wait; then senders block. 0 means no limit.
+    """
+
+    def __init__(self, Py_ssize_t limit=0):
+        self.limit = limit
+
+    def __dealloc__(self):
+        while self.count:
+            Py_XDECREF(self.ring[self.head])
+            self.head = (self.head + 1) % self.size
+            self.count -= 1
+        PyMem_RawFree(self.ring)
+
+    cdef int _grow(self) except -1:
+        # With the lock, which is never held across Python code: hence no Python allocator.
+        cdef Py_ssize_t i, size = 2 * self.size if self.size else FIRST_SIZE
+        cdef PyObject **ring = <PyObject **> PyMem_RawMalloc(size * sizeof(PyObject *))
+        if ring == NULL:
+            ptl_unlock(&self.lock)
+            raise MemoryError()
+        for i in range(self.count):
+            ring[i] = self.ring[(self.head + i) % self.size]
+        PyMem_RawFree(self.ring)
+        self.ring = ring
+        self.size = size
+        self.head = 0
+        return 0
+
+    cdef int push(self, InferenceResponse response, bint is_last, bint may_overflow) except -1:
+        """Append a response; STREAM_FULL when there is no room for it."""
+        cdef bint wakes_thread = False
+        cdef object notify = None
+        ptl_lock(&self.lock)
+        if self.is_discarded or self.is_ended:
+            ptl_unlock(&self.lock)
+            return STREAM_ENDED
+        if self.limit and self.count >= self.limit and not may_overflow:
+            ptl_unlock(&self.lock)
+            return STREAM_FULL
+        if self.count == self.size:
+            self._grow()
+        self.ring[(self.head + self.count) % self.size] = <PyObject *> response
+        Py_INCREF(response)
+        self.count += 1
+        self.is_ended = is_last
+        if self.sleeping_readers:
+            self.sleeping_readers = 0
+            ptl_store(&self.arrivals, self.arrivals + 1)
+            wakes_thread = True
+        if self.is_armed:
+            self.is_armed = False
+            notify = self.notify
+        ptl_unlock(&self.lock)
+        if wakes_thread or notify is not None:
+            self._arrived(wakes_thread, notify)
+        return STREAM_OK
+
+    cdef int end(self) except -1:
+        """Nothing follows: FINAL came without a response."""
+        cdef bint wakes_thread, is_first
+        cdef object notify = None
+        ptl_lock(&self.lock)
+        is_first = not self.is_ended
+        if is_first:
+            self.is_ended = self.ends_empty = True
+        wakes_thread = self.sleeping_readers > 0
+        self.sleeping_readers = 0
+        ptl_store(&self.arrivals, self.arrivals + 1)
+        if self.is_armed:
+            self.is_armed = False
+            notify = self.notify
+        ptl_unlock(&self.lock)
+        if wakes_thread or notify is not None:
+            self._arrived(wakes_thread, notify)
+        return 0
+
+    cdef int _arrived(self, bint wakes_thread, object notify) except -1:
+        cdef int64_t now
+        if wakes_thread:
+            now = ptl_now_ns()
+            if now - self.last_handover_ns > HANDOVER_NS:
+                self.last_handover_ns = now
+                with nogil:
+                    ptl_wake(&self.arrivals)
+            else:
+                ptl_wake(&self.arrivals)
+        if notify is not None:
+            try:
+                notify()
+            except BaseException:
+                _log.exception("a completion callback failed")
+        return 0
+
+    cdef int discard(self) except -1:
+        """Nobody reads any more: drop what is there and what will come."""
+        ptl_lock(&self.lock)
+        self.is_discarded = self.is_ended = True
+        self.is_armed = False
+        ptl_store(&self.room, self.room + 1)
+        ptl_store(&self.arrivals, self.arrivals + 1)
+        ptl_unlock(&self.lock)
+        while self.pop() is not None:
+            pass
+        self.notify = None
+        ptl_wake(&self.room)
+        ptl_wake(&self.arrivals)
+        return 0
+
+    cdef int wait_for_room(self) except -1:
+        """Sleep until a reader has made room, or has gone."""
+        cdef uint32_t room
+        cdef int64_t slice_ns = signal_slice()
+        ptl_lock(&self.lock)
+        room = self.room
+        if self.is_discarded or not self.limit or self.count < self.limit:
+            ptl_unlock(&self.lock)
+            return 0
+        self.blocked_senders += 1
+        ptl_unlock(&self.lock)
+        with nogil:
+            ptl_sleep(&self.room, room, 0, slice_ns)
+        return 0
+
+    cdef InferenceResponse pop(self):
+        """The next response, or None when none is there."""
+        cdef InferenceResponse response = None
+        cdef PyObject *taken
+        cdef bint wakes = False
+        ptl_lock(&self.lock)
+        if self.count:
+            taken = self.ring[self.head]
+            self.head = (self.head + 1) % self.size
+            self.count -= 1
+            if self.blocked_senders and 2 * self.count <= self.limit:
+                self.blocked_senders = 0
+                ptl_store(&self.room, self.room + 1)
+                wakes = True
+            ptl_unlock(&self.lock)
+            response = <InferenceResponse> taken
+            Py_XDECREF(taken)  # the ring's reference
+            if wakes:
+                ptl_wake(&self.room)
+            return response
+        ptl_unlock(&self.lock)
+        return None
+
+    cdef int wait(self, int64_t deadline_ns) except -1:
+        """Sleep until something is there to read, the stream has ended or the time is up."""
+        cdef uint32_t seen
+        cdef int woken
+        cdef int64_t slice_ns = signal_slice()
+        ptl_lock(&self.lock)
+        if self.count or self.is_ended:
+            ptl_unlock(&self.lock)
+            return STREAM_OK
+        seen = self.arrivals
+        self.sleeping_readers += 1
+        ptl_unlock(&self.lock)
+        with nogil:
+            woken = ptl_sleep(&self.arrivals, seen, deadline_ns, slice_ns)
+        if woken == PTL_TIMED_OUT:
+            return STREAM_TIMED_OUT
+        return STREAM_INTERRUPTED if woken == PTL_INTERRUPTED else STREAM_OK
+
+    def arm(self, notify):
+        """Have `notify()` called, once, by who sends next; False when there is something to read."""
+        cdef bint is_there
+        self.notify = notify
+        ptl_lock(&self.lock)
+        is_there = self.count > 0 or self.is_ended
+        self.is_armed = not is_there
+        ptl_unlock(&self.lock)
+        return not is_there
+
+
+@cython.freelist(64)
+@cython.final
+cdef class CallSlot:
+    """One request on its way: where its outcome goes and who is told."""
+
+    def __cinit__(self):
+        self.node.owner = <void *> self
+        self.node.word = PTL_QUEUED
+
+    cdef object result(self):
+        # Taken out, since the instance that made it may hold the slot a little longer.
+        outcome = self.outcome
+        self.outcome = None
+        if type(outcome) is dict or type(outcome) is InferenceResponse:
+            return outcome
+        raise outcome
+
+    def take_outcome(self):
+        """The outcome of a finished slot: an InferenceResponse, or an exception object."""
+        # Not kept: an exception leads through its traceback to the request, and back to here.
+        outcome = self.outcome
+        self.outcome = None
+        return outcome
+
+    def notify_when_done(self, notify):
+        """Have `notify(slot)` called by who finishes the slot."""
+        self.notify = notify
+
+    def is_cancelled(self):
+        """Whether nobody waits for the answer any more."""
+        return bool(self.is_given_up)
+
+    cdef bint finish(self, object outcome) except -1:
+        """Store the outcome; True when a thread must be woken on the slot's word."""
+        cdef object notify, runner
+        if not ptl_move(&self.node.word, PTL_RUNNING, PTL_FINISHING):
+            return False  # given up meanwhile, or failed by a server that stops
+        runner = self.runner
+        self.runner = None
+        if self.stream is None:
+            self.outcome = outcome
+        elif outcome is None:
+            self.stream.end()
+        else:
+            if type(outcome) is not InferenceResponse:
+                version = -1 if runner is None else runner.model_version
+                outcome = error_response(outcome, self.request_id or "", outcome.model or "", version)
+            self.stream.push(<InferenceResponse> outcome, True, True)
+        ptl_store(&self.node.word, PTL_DONE)
+        if self.notify is not None:
+            notify = self.notify
+            self.notify = None
+            try:
+                notify(self)
+            except BaseException:
+                _log.exception("a completion callback failed")
+            return False
+        return self.node.thread_waits
+
+    cdef int finish_and_wake(self, object outcome) except -1:
+        if self.finish(outcome):
+            # The thread is woken without the GIL, else it would only find it taken.
+            with nogil:
+                ptl_wake(&self.node.word)
+        return 0
+
+
+cdef CallSlot new_slot(InferenceRequest request):
+    cdef CallSlot slot = CallSlot.__new__(CallSlot)
+    slot.request = request
+    slot.request_id = request.id or None
+    return slot
