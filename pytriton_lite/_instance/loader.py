@@ -11,6 +11,7 @@ from typing import Any
 
 from pytriton_lite import pb_utils
 from pytriton_lite._backend import ResolvedBackend
+from pytriton_lite._control import InstanceScope, ModelControl
 from pytriton_lite._core.contract import Contract, is_ctrl_c
 from pytriton_lite._import_hook import add_native_names, utils_modules
 from pytriton_lite._instance.event_loop import InstanceLoop
@@ -18,6 +19,7 @@ from pytriton_lite._instance.exception_text import describe_exception
 from pytriton_lite._instance.namespace import ModuleNamespace
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite.errors import InternalError
+from pytriton_lite.pb_utils.control import make_control_functions
 from pytriton_lite.pb_utils.log import make_logger_class
 from pytriton_lite.pb_utils.metrics import MetricOwner, make_metric_family_class
 
@@ -61,6 +63,8 @@ class InstancePlan:
         See `Contract`; None when no output has ``reshape``.
     metrics
         Where its custom metrics go.
+    control
+        The models of its server.
     """
 
     code: ModelCode
@@ -73,6 +77,7 @@ class InstancePlan:
     check_outputs: Callable[[tuple[str, ...], int, Any], None] | None
     output_reshapes: dict[str, tuple[int, ...]] | None
     metrics: MetricRegistry
+    control: ModelControl
 
 
 class ImportedModel:
@@ -83,9 +88,11 @@ class ImportedModel:
     code
         What to import.
     label
-        Appears in the private module names, and for the instance in errors of metrics.
+        Appears in the private module names, and for the instance in errors of `pb_utils`.
     metrics
         Where the module's metrics go; None when it can make none.
+    control
+        The models of the server; None when it cannot reach them.
 
     Raises
     ------
@@ -94,21 +101,30 @@ class ImportedModel:
         exception.
     """
 
-    def __init__(self, code: ModelCode, label: str, metrics: MetricRegistry | None) -> None:
+    def __init__(
+        self,
+        code: ModelCode,
+        label: str,
+        metrics: MetricRegistry | None,
+        control: ModelControl | None,
+    ) -> None:
         self.code = code
         _check_file(code)
         logger = logging.getLogger(f"pytriton_lite.model.{code.model_name}")
         self._metrics = owner = MetricOwner(metrics, label)
+        self._scope = scope = InstanceScope(control, label)
         self._utils = utils_modules(
             {
                 "Logger": make_logger_class(logger),
                 "MetricFamily": make_metric_family_class(lambda: owner),
+                **make_control_functions(lambda: scope),
             }
         )
         folders = [code.model_folder]
         if code.backend.folder is not None:
             folders.append(code.backend.folder)
         self.namespace = ModuleNamespace(label, code.backend.search_path, folders, self._utils)
+        self.namespace.scope = scope
         try:
             with self.errors():
                 module = self.namespace.load(code.backend.module_name)
@@ -133,9 +149,10 @@ class ImportedModel:
         return describe_exception(error, self.namespace.prefix)
 
     def close(self) -> None:
-        """Forget the modules and end their metrics."""
+        """Forget the modules, and end their metrics and their way to the server."""
         self.namespace.close()
         self._metrics.close()
+        self._scope.close()
         self.model_class = None
         for module in self._utils.values():
             vars(module).clear()
@@ -191,8 +208,10 @@ def auto_complete(code: ModelCode, config_json: str) -> dict[str, Any] | None:
     InternalError
         The import or the function failed, or it returned something else.
     """
-    # No metrics: on Triton a family made here never returns (observed on 2.51).
-    imported = ImportedModel(code, f"{code.model_name}_auto_complete", metrics=None)
+    # No metrics and no models: on Triton who asks for one here never gets an answer, in the
+    # function and in the module's body (observed on 2.51).
+    label = f"{code.model_name}_auto_complete"
+    imported = ImportedModel(code, label, metrics=None, control=None)
     try:
         function = getattr(imported.model_class, "auto_complete_config", None)
         if function is None:
@@ -234,7 +253,7 @@ class LoadedModel:
     def __init__(self, plan: InstancePlan, *, is_inline: bool) -> None:
         self._plan = plan
         code = plan.code
-        self._imported = ImportedModel(code, plan.name, plan.metrics)
+        self._imported = ImportedModel(code, plan.name, plan.metrics, plan.control)
         self._loop = InstanceLoop(plan.name)
         try:
             with self._imported.errors():

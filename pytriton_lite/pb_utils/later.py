@@ -39,26 +39,3 @@ def async_event_future_done_callback(py_future: Any) -> NoReturn:
 
 for _cls in (SharedMemory, InferenceResponseSender, ResponseIterator):
     _cls.__module__ = "c_python_backend_utils"
-
-
-def load_model(
-    model_name: str, config: str = "", files: dict[str, bytes] | None = None
-) -> NoReturn:
-    """Load a model: not available yet."""
-    raise UnsupportedError(
-        "pb_utils.load_model() is not supported yet: no model control from models"
-    )
-
-
-def unload_model(model_name: str, unload_dependents: bool = False) -> NoReturn:
-    """Unload a model: not available yet."""
-    raise UnsupportedError(
-        "pb_utils.unload_model() is not supported yet: no model control from models"
-    )
-
-
-def is_model_ready(model_name: str, model_version: str = "") -> NoReturn:
-    """Ask whether a model is ready: not available yet."""
-    raise UnsupportedError(
-        "pb_utils.is_model_ready() is not supported yet: no model control from models"
-    )
