@@ -71,6 +71,19 @@ class LoopBridge:
                 else:
                     queue.cancel(slot)
 
+    def submit(
+        self,
+        queue: Any,
+        slot: Any,
+        future: asyncio.Future[Any],
+        convert: Callable[[Any], Any],
+    ) -> None:
+        """Queue a slot whose outcome, converted, becomes the result of a future of this loop."""
+        submitted = _Submitted(slot, future, convert)
+        slot.notify_when_done(lambda _: self._finished(submitted))
+        future.add_done_callback(lambda done: done.cancelled() and queue.cancel(slot))
+        queue.submit_all([slot])
+
     def _start(self) -> None:
         starting, self._starting = self._starting, {}
         for queue, slots in starting.items():
@@ -97,8 +110,8 @@ class LoopBridge:
         self._is_woken = False
         while self._done:
             slot = self._done.popleft()
-            if isinstance(slot, AsyncResponseStream):
-                slot._wake()
+            if isinstance(slot, AsyncResponseStream | _Submitted):
+                slot.wake()
                 continue
             future = self._futures.pop(slot, None)
             if future is None or future.done():
@@ -108,6 +121,22 @@ class LoopBridge:
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+
+
+class _Submitted:
+    """A slot whose outcome goes to a future as it is, exceptions included."""
+
+    def __init__(
+        self, slot: Any, future: asyncio.Future[Any], convert: Callable[[Any], Any]
+    ) -> None:
+        self._slot = slot
+        self._future = future
+        self._convert = convert
+
+    def wake(self) -> None:
+        """Deliver."""
+        if not self._future.done():
+            self._future.set_result(self._convert(self._slot.take_outcome()))
 
 
 class AsyncResponseStream:
@@ -161,7 +190,8 @@ class AsyncResponseStream:
                 stream.close()
                 raise
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Look for responses again; on the loop's thread."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -173,7 +203,7 @@ class AsyncResponseStream:
         """The same as `cancel`."""
         if self._stream is not None:
             self._stream.close()
-        self._wake()
+        self.wake()
 
     async def aclose(self) -> None:
         """The same as `cancel`, as asynchronous generators call it."""

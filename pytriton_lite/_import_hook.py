@@ -14,11 +14,13 @@ from types import ModuleType
 from typing import Any
 
 from pytriton_lite import pb_utils
+from pytriton_lite._control import InstanceScope
 from pytriton_lite._instance.namespace import AmbientFinder, active_namespace
+from pytriton_lite.pb_utils.control import find_no_scope, make_control_functions
 from pytriton_lite.pb_utils.metrics import MetricOwner, make_metric_family_class
+from pytriton_lite.pb_utils.native import NATIVE_NAME
 
 UTILS_NAME = "triton_python_backend_utils"
-NATIVE_NAME = "c_python_backend_utils"
 
 
 class _Utils(ModuleType):
@@ -40,13 +42,13 @@ class _Utils(ModuleType):
         raise error
 
 
-def utils_modules(own: Mapping[str, type[Any]]) -> dict[str, ModuleType]:
+def utils_modules(own: Mapping[str, Any]) -> dict[str, ModuleType]:
     """Make fresh copies of both modules, the first without the native names.
 
     Parameters
     ----------
     own
-        Native classes of the copies' own in place of those of `pb_utils`.
+        Native classes and functions of the copies' own in place of those of `pb_utils`.
     """
     utils = _Utils(UTILS_NAME, pb_utils.__doc__)
     names = (name for name in pb_utils.__all__ if name not in pb_utils.NATIVE_NAMES)
@@ -84,6 +86,12 @@ def _metric_owner_of_thread() -> MetricOwner:
     return owner
 
 
+def _scope_of_thread() -> InstanceScope:
+    namespace = active_namespace()
+    scope = None if namespace is None else namespace.scope
+    return find_no_scope() if scope is None else scope
+
+
 _lock = threading.Lock()
 _users = 0
 _finder = AmbientFinder()
@@ -97,7 +105,12 @@ def install() -> None:
         _users += 1
         if _users > 1:
             return
-        modules = utils_modules({"MetricFamily": make_metric_family_class(_metric_owner_of_thread)})
+        modules = utils_modules(
+            {
+                "MetricFamily": make_metric_family_class(_metric_owner_of_thread),
+                **make_control_functions(_scope_of_thread),
+            }
+        )
         add_native_names(modules, _model_dir_of_thread)
         for name, module in modules.items():
             if name in sys.modules:

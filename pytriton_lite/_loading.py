@@ -1,8 +1,8 @@
 """From a model folder to a version that serves requests.
 
-The order of steps is Triton's: read the configuration, fill in defaults, validate, then per
-version resolve the backend, complete the configuration by the model's own
-`auto_complete_config`, validate inputs and outputs, and make the instances.
+The order of steps is Triton's: read the configuration, or that of the load call, fill in
+defaults, validate, then per version resolve the backend, complete the configuration by the
+model's own `auto_complete_config`, validate inputs and outputs, and make the instances.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pytriton_lite._config.model_config import InstanceGroupSettings, ModelSetti
 from pytriton_lite._config.normalize import deduce_backend, fill_defaults, resolve_instance_groups
 from pytriton_lite._config.pbtxt import parse_pbtxt
 from pytriton_lite._config.validate import validate_general, validate_io
+from pytriton_lite._control import ModelControl
 from pytriton_lite._core.calls import ServedVersion
 from pytriton_lite._core.input_spec import InputEntry, InputSpec
 from pytriton_lite._core.queue import RequestQueue
@@ -31,6 +32,7 @@ from pytriton_lite._instance.output_check import make_output_check
 from pytriton_lite._instance.thread import ThreadInstance
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import Options
+from pytriton_lite._overrides import OverrideFolder
 from pytriton_lite.errors import ConfigError, UnavailableError, UnsupportedError
 
 _log = logging.getLogger("pytriton_lite.server")
@@ -38,13 +40,13 @@ _log = logging.getLogger("pytriton_lite.server")
 CONFIG_FILE = "config.pbtxt"
 
 
-def read_config(name: str, folder: str, *, strict: bool) -> Any:
-    """Read, complete with defaults and validate a model's ``config.pbtxt``.
+def parse_config(name: str, folder: str, *, strict: bool) -> Any:
+    """Parse a model's ``config.pbtxt``.
 
     Raises
     ------
     ConfigError
-        The file is missing though `strict`, does not parse, or is not valid.
+        The file is missing though `strict`, or does not parse.
     """
     path = os.path.join(folder, CONFIG_FILE)
     try:
@@ -62,11 +64,20 @@ def read_config(name: str, folder: str, *, strict: bool) -> Any:
         raise ConfigError(
             f"failed to read text proto from {path}: {error}", model=name, file=path
         ) from error
-    message = parse_pbtxt(text, file=path, model=name)
+    return parse_pbtxt(text, file=path, model=name)
+
+
+def prepare_config(message: Any, name: str, folder: str) -> None:
+    """Complete a configuration with defaults, in place, and validate it.
+
+    Raises
+    ------
+    ConfigError
+        It is not valid.
+    """
     deduce_backend(message, model_name=name, first_version_files=_first_version_files(folder))
     fill_defaults(message, model_name=name)
     validate_general(message, model_name=name)
-    return message
 
 
 def _first_version_files(folder: str) -> list[str]:
@@ -76,7 +87,7 @@ def _first_version_files(folder: str) -> list[str]:
 
 
 def _refuse_unsupported(settings: ModelSettings) -> None:
-    missing = None
+    missing: str | None = None
     if settings.scheduler == "ensemble_scheduling" or (
         settings.scheduler == "sequence_batching" and not settings.is_iterative
     ):
@@ -103,11 +114,15 @@ class LoadedVersion:
     Parameters
     ----------
     message
-        What `read_config` returned; completed in place of a copy of its own.
+        From `prepare_config`; it is not changed, but completed in a copy.
     name, folder, version
         The model, its folder and the number of the version folder.
     options, metrics
         Of the server.
+    control
+        The models of the server, for the model's code.
+    own_folder
+        Is `folder` when it belongs to this load; let go when the version has ended.
 
     Raises
     ------
@@ -124,6 +139,8 @@ class LoadedVersion:
         options: Options,
         *,
         metrics: MetricRegistry,
+        control: ModelControl,
+        own_folder: OverrideFolder | None = None,
     ) -> None:
         self.name = name
         self.version = version
@@ -157,8 +174,12 @@ class LoadedVersion:
         )
         home = InlineInstance if is_inline else ThreadInstance
         self.instances: list[Instance] = [
-            home(plan, self._queue) for plan in _plans(code, self.settings, options, metrics)
+            home(plan, self._queue)
+            for plan in _plans(code, self.settings, options, metrics, control)
         ]
+        self._own_folder = own_folder
+        if own_folder is not None:
+            own_folder.add_user(self)
         self._load_instances()
         self.served = ServedVersion(
             spec,
@@ -197,6 +218,8 @@ class LoadedVersion:
         can be started while the interpreter exits.
         """
         stuck = [instance for instance in self.instances if not instance.finish(deadline_ns)]
+        if self._own_folder is not None:
+            self._own_folder.remove_user(self)
         if not stuck:
             return
 
@@ -242,7 +265,11 @@ def _completed(message: Any, code: ModelCode, options: Options) -> Any:
 
 
 def _plans(
-    code: ModelCode, settings: ModelSettings, options: Options, metrics: MetricRegistry
+    code: ModelCode,
+    settings: ModelSettings,
+    options: Options,
+    metrics: MetricRegistry,
+    control: ModelControl,
 ) -> list[InstancePlan]:
     check: Callable[[tuple[str, ...], int, Any], None] | None = None
     if options.strict_outputs:
@@ -263,6 +290,7 @@ def _plans(
             check_outputs=check,
             output_reshapes=reshapes or None,
             metrics=metrics,
+            control=control,
         )
 
     return [

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
 import os
 import threading
-from collections.abc import Iterable
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
+from typing import Any, NamedTuple
+
+from google.protobuf import text_format
 
 from pytriton_lite._backend import ResolvedBackend
+from pytriton_lite._config.json_form import from_json
 from pytriton_lite._config.model_config import select_versions, version_policy_of
 from pytriton_lite._core.calls import Endpoint
 from pytriton_lite._index import ModelIndexEntry, ModelState
-from pytriton_lite._loading import LoadedVersion, read_config
+from pytriton_lite._loading import LoadedVersion, parse_config, prepare_config
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import ModelControlMode, Options
+from pytriton_lite._overrides import OverrideFolder, read_parameters
 from pytriton_lite.errors import (
     InternalError,
     InvalidArgumentError,
@@ -28,8 +37,20 @@ from pytriton_lite.errors import (
 
 _log = logging.getLogger("pytriton_lite.server")
 
+MODEL_CONTROL_OFF = "explicit model load / unload is not allowed if polling is enabled"
+
 # Folders of a model that are no versions and that Triton passes over in silence.
 _NOT_VERSIONS = frozenset({"configs", "initial_state", "warmup", "__pycache__"})
+
+
+# A limit that is none: some 30 years.
+_NO_LIMIT_NS = 10**18
+
+
+class _Phase(Enum):
+    STARTING = 0
+    RUNNING = 1
+    STOPPING = 2
 
 
 @dataclass(slots=True)
@@ -37,13 +58,53 @@ class _Version:
     state: ModelState
     reason: str = ""
     loaded: LoadedVersion | None = None
+    # What it was, as long as that serves its last requests; while UNLOADING, the reason why.
+    ending: LoadedVersion | None = None
 
 
 @dataclass(slots=True)
 class _Model:
     versions: dict[int, _Version] = field(default_factory=dict)
-    # One load or unload of a model at a time; a newer one waits for its turn.
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    # One load or unload of a model at a time, the first one here; the others wait for their turn.
+    operations: deque[_Operation] = field(default_factory=deque)
+
+
+class _Operation:
+    """A load or unload of one model.
+
+    Parameters
+    ----------
+    parent
+        The operation that waits for this one: a model asked for it in its `initialize`.
+    """
+
+    def __init__(self, name: str, parent: _Operation | None = None) -> None:
+        self.name = name
+        self.parent = parent
+        self.is_done = False
+
+    def lineage(self) -> Iterator[_Operation]:
+        """Itself, and all that wait for it."""
+        operation: _Operation | None = self
+        while operation is not None:
+            yield operation
+            operation = operation.parent
+
+
+class _Polled(NamedTuple):
+    """A model as it was found: a prepared configuration, and where its files are."""
+
+    message: Any
+    folder: str
+    own_folder: OverrideFolder | None
+
+
+class _PollError(Exception):
+    """A model could not be read. Its text is Triton's, which has the reason in its log only."""
+
+    def __init__(self, name: str, reason: TritonError) -> None:
+        super().__init__(f"failed to load '{name}', failed to poll from model repository")
+        self.reason = reason
 
 
 class Repository:
@@ -51,6 +112,10 @@ class Repository:
 
     Thread-safe. `endpoint` gives what a `Model` object holds; its `served` changes when a
     version is loaded, replaced or unloaded. `metrics` are the custom metrics of the models.
+
+    A load works outside of the lock, since it runs model code; `_turn` keeps two operations on
+    one model apart. What a load replaces, or an unload ends, is in `_ending` until somebody has
+    waited for its last requests and its `finalize`.
     """
 
     def __init__(self, options: Options) -> None:
@@ -60,9 +125,12 @@ class Repository:
         # need no lock.
         self._models: dict[str, _Model] = {}
         self._endpoints: dict[tuple[str, int], Endpoint] = {}
-        self._lock = threading.Lock()
-        self._is_stopped = False
-        self._unloads: list[threading.Thread] = []
+        self._lock = threading.RLock()
+        self._phase = _Phase.STARTING
+        self._turns = threading.Condition(self._lock)
+        self._waiting: set[_Operation] = set()
+        self._ending: set[LoadedVersion] = set()
+        self._background: list[threading.Thread] = []
 
     # -- folders -----------------------------------------------------------------------
 
@@ -79,15 +147,7 @@ class Repository:
         return sorted(found)
 
     def _folder(self, name: str) -> str:
-        if not name.strip():
-            raise InvalidArgumentError(
-                "Model name cannot be empty. Please enter a valid name to deploy."
-            )
-        if "/" in name or name == "..":
-            raise InvalidArgumentError(
-                f"invalid model name '{name}', model name must not contain path traversal "
-                "characters"
-            )
+        _check_name(name)
         folders = [os.path.join(repository, name) for repository in self._options.repositories]
         found = [folder for folder in folders if os.path.isdir(folder)]
         if len(found) > 1:
@@ -141,168 +201,347 @@ class Repository:
         # Inline models load on the thread that will debug them: this one.
         for name in here:
             load(name)
+        with self._lock:
+            self._phase = _Phase.RUNNING
         if failures:
             lines = "".join(
                 f"\n  {error.model}: {error.code.status}: {error}" for error in failures
             )
             raise ModelLoadError(f"failed to load all models:{lines}", failures)
 
-    def load(self, name: str) -> None:
+    def load(self, name: str, parameters: Mapping[str, object] | None = None) -> None:
         """Load a model, or load it anew; the old version serves until the new one is ready.
+
+        Returns when the old version has ended.
 
         Raises
         ------
         ModelLoadError
             With Triton's text of a failed load; a version loaded before stays as it was.
         """
+        operation = _Operation(name)
+        try:
+            ending = self._load(name, parameters or {}, operation)
+        except _PollError as error:
+            raise ModelLoadError(f"{error}: {error.reason}", [error.reason]) from error.reason
+        self._finish(ending)
+
+    def _load(
+        self, name: str, parameters: Mapping[str, object], operation: _Operation
+    ) -> list[LoadedVersion]:
+        """Do a load; returns what it has replaced, which has not ended."""
         with self._lock:
-            if self._is_stopped:
-                raise UnavailableError("the server is stopping and loads no models", model=name)
+            self._check_loads_models(name)
             model = self._models.get(name)
             if model is None:
                 model = _Model()
                 self._models = {**self._models, name: model}
-        with model.lock:
+        with self._turn(model, operation):
+            self._check_loads_models(name)
             try:
-                folder = self._folder(name)
-                message = read_config(name, folder, strict=self._options.strict_model_config)
+                polled = self._poll(name, parameters, operation)
             except TritonError as error:
                 _log.error("Poll failed for model '%s': %s", name, error)
-                raise ModelLoadError(
-                    f"failed to load '{name}', failed to poll from model repository: {error}",
-                    [error],
-                ) from error
-            numbers = select_versions(version_policy_of(message), _version_folders(name, folder))
-            if not numbers:
-                none = InvalidArgumentError(
-                    "at least one version must be available under the version policy of model "
-                    f"'{name}'",
-                    model=name,
+                raise _PollError(name, error) from error
+            try:
+                numbers = select_versions(
+                    version_policy_of(polled.message), _version_folders(name, polled.folder)
                 )
-                raise ModelLoadError(f"load failed for model '{name}': {none}\n", [none])
-            self._load_versions(name, folder, model, message, numbers)
+                if not numbers:
+                    none = InvalidArgumentError(
+                        "at least one version must be available under the version policy of model "
+                        f"'{name}'",
+                        model=name,
+                    )
+                    raise ModelLoadError(f"load failed for model '{name}': {none}\n", [none])
+                return self._load_versions(name, polled, model, numbers, operation)
+            finally:
+                if polled.own_folder is not None:
+                    polled.own_folder.remove_user(operation)
+
+    def _check_loads_models(self, name: str) -> None:
+        if self._phase is _Phase.STOPPING:
+            raise UnavailableError("the server is stopping and loads no models", model=name)
+
+    @contextlib.contextmanager
+    def _turn(self, model: _Model, operation: _Operation) -> Iterator[None]:
+        """Wait until all earlier operations on the model are done, and keep later ones waiting."""
+        with self._lock:
+            if self._waits_for_itself(operation, model):
+                raise UnavailableError(
+                    f"model '{operation.name}' cannot be loaded here: its load would wait for the "
+                    "one that this code is part of",
+                    model=operation.name,
+                )
+            model.operations.append(operation)
+            self._waiting.add(operation)
+            try:
+                self._turns.wait_for(lambda: model.operations[0] is operation)
+            except BaseException:
+                model.operations.remove(operation)
+                self._turns.notify_all()
+                raise
+            finally:
+                self._waiting.remove(operation)
+        try:
+            yield
+        finally:
+            with self._lock:
+                operation.is_done, operation.parent = True, None
+                model.operations.remove(operation)
+                self._turns.notify_all()
+
+    def _waits_for_itself(self, operation: _Operation, model: _Model) -> bool:
+        """Whether one of the operations before this one waits for it, through whatever others."""
+        ours = set(operation.lineage())
+        seen: set[_Operation] = set()
+        earlier = list(model.operations)
+        while earlier:
+            other = earlier.pop()
+            if other in ours:
+                return True
+            if other in seen:
+                continue
+            seen.add(other)
+            for waiting in self._waiting:
+                if other in waiting.lineage():
+                    queue = self._models[waiting.name].operations
+                    earlier.extend(list(queue)[: queue.index(waiting)])
+        return False
+
+    def _poll(self, name: str, parameters: Mapping[str, object], operation: _Operation) -> _Polled:
+        given = read_parameters(name, parameters)
+        if given.files:
+            _check_name(name)
+            message = from_json(given.config or "", model=name)
+            own = OverrideFolder(name, given.files, text_format.MessageToString(message))
+            own.add_user(operation)
+            try:
+                prepare_config(message, name, own.path)
+            except BaseException:
+                own.remove_user(operation)
+                raise
+            return _Polled(message, own.path, own)
+        folder = self._folder(name)
+        if given.config is None:
+            message = parse_config(name, folder, strict=self._options.strict_model_config)
+        else:
+            message = from_json(given.config, model=name)
+        prepare_config(message, name, folder)
+        return _Polled(message, folder, None)
 
     def _load_versions(
-        self, name: str, folder: str, model: _Model, message: object, numbers: list[int]
-    ) -> None:
+        self,
+        name: str,
+        polled: _Polled,
+        model: _Model,
+        numbers: list[int],
+        operation: _Operation,
+    ) -> list[LoadedVersion]:
         fresh: dict[int, LoadedVersion] = {}
         failures: dict[int, TritonError] = {}
-        for number in numbers:
+        try:
+            for number in numbers:
+                self._note_loading(model, number)
+                try:
+                    fresh[number] = LoadedVersion(
+                        polled.message,
+                        name,
+                        polled.folder,
+                        number,
+                        self._options,
+                        metrics=self.metrics,
+                        control=_Control(self, operation),
+                        own_folder=polled.own_folder,
+                    )
+                except TritonError as error:
+                    failures[number] = error
+                except Exception as error:
+                    failures[number] = InternalError(
+                        f"defect in pytriton_lite while loading model '{name}', please report it: "
+                        f"{type(error).__name__}: {error}",
+                        model=name,
+                    )
+                    failures[number].__cause__ = error
+            if failures:
+                raise self._failed_load(name, model, failures)
+            ending = self._switch(name, model, fresh)
+        except BaseException:
+            # The user's Ctrl-C included: nobody would ever end these.
+            for loaded in fresh.values():
+                loaded.stop()
+            with self._lock:
+                for version in model.versions.values():
+                    if version.state is ModelState.LOADING:
+                        version.state, version.reason = ModelState.UNAVAILABLE, "unloaded"
+            raise
+        _log.info("model '%s' version(s) %s ready", name, ", ".join(map(str, numbers)))
+        return ending
+
+    def _note_loading(self, model: _Model, number: int) -> None:
+        with self._lock:
             version = model.versions.get(number)
             if version is None:
                 version = _Version(ModelState.UNKNOWN)
                 model.versions = {**model.versions, number: version}
             if version.loaded is None:
                 version.state, version.reason = ModelState.LOADING, ""
-            try:
-                fresh[number] = LoadedVersion(
-                    message, name, folder, number, self._options, metrics=self.metrics
-                )
-            except TritonError as error:
-                failures[number] = error
-            except Exception as error:
-                failures[number] = InternalError(
-                    f"defect in pytriton_lite while loading model '{name}', please report it: "
-                    f"{type(error).__name__}: {error}",
-                    model=name,
-                )
-                failures[number].__cause__ = error
-        if failures:
-            for loaded in fresh.values():
-                loaded.stop()
-            self._report(name, model, fresh, failures)
-        replaced = [v.loaded for v in model.versions.values() if v.loaded is not None]
-        for number, version in model.versions.items():
-            if number in fresh:
-                version.loaded, version.state, version.reason = fresh[number], ModelState.READY, ""
-            elif version.loaded is not None:
-                version.loaded, version.state = None, ModelState.UNAVAILABLE
-                version.reason = "unloaded"
-        self._refresh_endpoints(name)
-        _log.info("model '%s' version(s) %s ready", name, ", ".join(map(str, numbers)))
-        for old in replaced:
-            old.stop()
 
-    def _report(
-        self,
-        name: str,
-        model: _Model,
-        fresh: dict[int, LoadedVersion],
-        failures: dict[int, TritonError],
-    ) -> None:
-        """Note a failed load in the index and raise it."""
+    def _failed_load(
+        self, name: str, model: _Model, failures: dict[int, TritonError]
+    ) -> ModelLoadError:
+        """Note a failed load in the index; returns the error to raise."""
         text = ""
         for number, error in sorted(failures.items()):
             reason = f"{error.code.status}: {error}"
             _log.error("failed to load '%s' version %d: %s", name, number, reason)
             text += f"version {number} is at UNAVAILABLE state: {reason};"
-            if model.versions[number].loaded is None:
-                model.versions[number].state = ModelState.UNAVAILABLE
-                model.versions[number].reason = reason
-        for number in fresh:
-            if model.versions[number].loaded is None:
-                model.versions[number].state = ModelState.UNAVAILABLE
-                model.versions[number].reason = "unloaded"
-        raise ModelLoadError(
-            f"load failed for model '{name}': {text}\n", list(failures.values())
-        ) from next(iter(failures.values()))
+            with self._lock:
+                version = model.versions[number]
+                if version.loaded is None:
+                    version.state, version.reason = ModelState.UNAVAILABLE, reason
+        failure = ModelLoadError(f"load failed for model '{name}': {text}\n", [*failures.values()])
+        failure.__cause__ = next(iter(failures.values()))
+        return failure
+
+    def _switch(
+        self, name: str, model: _Model, fresh: dict[int, LoadedVersion]
+    ) -> list[LoadedVersion]:
+        """Let new versions serve; returns those that served before."""
+        with self._lock:
+            self._check_loads_models(name)
+            ending = self._withdraw(model)
+            for number, loaded in fresh.items():
+                version = model.versions[number]
+                version.loaded, version.state, version.reason = loaded, ModelState.READY, ""
+            self._refresh_endpoints(name)
+        return ending
+
+    def _withdraw(self, model: _Model) -> list[LoadedVersion]:
+        """Take all loaded versions from a model; called with the lock."""
+        ending = []
+        for version in model.versions.values():
+            if version.loaded is not None:
+                ending.append(version.loaded)
+                version.loaded, version.ending = None, version.loaded
+                version.state, version.reason = ModelState.UNLOADING, ""
+        self._ending.update(ending)
+        return ending
+
+    def _finish(self, ending: list[LoadedVersion], limit_ns: int | None = None) -> None:
+        """Wait until withdrawn versions have ended; without a limit, ``exit_timeout``."""
+        deadlines = [loaded.close() for loaded in ending]
+        if limit_ns is not None:
+            deadlines = [time.monotonic_ns() + limit_ns] * len(ending)
+        for loaded, deadline_ns in zip(ending, deadlines, strict=True):
+            loaded.finish(deadline_ns)
+            with self._lock:
+                self._ending.discard(loaded)
+                version = self._models[loaded.name].versions[loaded.version]
+                if version.ending is loaded:
+                    version.ending = None
+                    if version.state is ModelState.UNLOADING:
+                        version.state, version.reason = ModelState.UNAVAILABLE, "unloaded"
+
+    def _in_background(self, function: partial[None], name: str) -> None:
+        """Run a function on a thread that `stop` waits for; while it stops, do nothing.
+
+        A daemon: what it waits for may never end, and `stop` gives up at some time.
+        """
+        with self._lock:
+            if self._phase is _Phase.STOPPING:
+                return
+            thread = threading.Thread(target=function, name=name, daemon=True)
+            self._background = [t for t in self._background if t.is_alive()] + [thread]
+            thread.start()
 
     def unload(self, name: str, *, wait: bool) -> None:
         """Stop serving a model; unknown names are no error, as on Triton."""
-        with self._lock:
-            model = self._models.get(name)
+        model = self._models.get(name)
         if model is None:
             return
-        with model.lock:
-            ending = [v for v in model.versions.values() if v.loaded is not None]
-            for version in ending:
-                version.state = ModelState.UNLOADING
-            self._refresh_endpoints(name)
-        thread = threading.Thread(
-            target=self._finish_unload, args=(model, ending), name=f"unload-{name}"
-        )
-        inline = self._options.execution_of(name) == "inline"
-        if wait or inline:
-            self._finish_unload(model, ending)
-            return
-        with self._lock:
-            self._unloads = [t for t in self._unloads if t.is_alive()] + [thread]
-        thread.start()
+        with self._turn(model, _Operation(name)):
+            ending = self._take_out(name, model)
+        if wait or self._options.execution_of(name) == "inline":
+            self._finish(ending)
+        elif ending:
+            self._in_background(partial(self._finish, ending, _NO_LIMIT_NS), f"unload-{name}")
 
-    @staticmethod
-    def _finish_unload(model: _Model, ending: list[_Version]) -> None:
-        for version in ending:
-            loaded = version.loaded
-            if loaded is not None:
-                loaded.stop()
-        with model.lock:
-            for version in ending:
-                if version.state is ModelState.UNLOADING:
-                    version.loaded = None
-                    version.state, version.reason = ModelState.UNAVAILABLE, "unloaded"
+    def _take_out(self, name: str, model: _Model) -> list[LoadedVersion]:
+        with self._lock:
+            ending = [] if self._phase is _Phase.STOPPING else self._withdraw(model)
+            self._refresh_endpoints(name)
+        return ending
+
+    # -- for model code ----------------------------------------------------------------
+
+    def _check_control(self, *, changes_models: bool = True) -> None:
+        """Refuse what model code asks for at the wrong time, or in the wrong mode."""
+        if self._phase is not _Phase.RUNNING:
+            raise UnavailableError("Server not ready")
+        if changes_models and self._options.model_control_mode is not ModelControlMode.EXPLICIT:
+            raise UnavailableError(MODEL_CONTROL_OFF)
+
+    def load_for_model(
+        self, name: str, parameters: Mapping[str, str | bytes], parent: _Operation | None
+    ) -> None:
+        """`load`, without waiting for the end of the old version, which may be the caller."""
+        self._check_control()
+        operation = _Operation(name, parent)
+        try:
+            ending = self._load(name, parameters, operation)
+        except _PollError as error:
+            raise ModelLoadError(str(error), [error.reason]) from error.reason
+        if ending:
+            self._in_background(partial(self._finish, ending, _NO_LIMIT_NS), f"unload-{name}")
+
+    def unload_for_model(self, name: str) -> None:
+        """`unload`, all in the background."""
+        self._check_control()
+        with self._lock:
+            model = self._models.get(name)
+            if model is None:
+                return
+            if model.operations:
+                self._in_background(partial(self._unload_later, name, model), f"unload-{name}")
+                return
+            ending = self._take_out(name, model)
+        if ending:
+            self._in_background(partial(self._finish, ending, _NO_LIMIT_NS), f"unload-{name}")
+
+    def _unload_later(self, name: str, model: _Model) -> None:
+        with self._turn(model, _Operation(name)):
+            ending = self._take_out(name, model)
+        self._finish(ending, _NO_LIMIT_NS)
+
+    def is_ready_for_model(self, name: str, version: int) -> bool:
+        """Whether a version is ready; for -1, whether any is."""
+        self._check_control(changes_models=False)
+        return self._ready(name, version) is not None
+
+    # -- end ---------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Take no more requests, let those in flight finish, and unload everything."""
         with self._lock:
-            self._is_stopped = True
-            models = self._models
-            unloads = self._unloads
-        loaded = [
-            v.loaded for m in models.values() for v in m.versions.values() if v.loaded is not None
-        ]
-        # Closed all at once, so that they serve their last requests side by side.
-        deadlines = [version.close() for version in loaded]
-        for version, deadline_ns in zip(loaded, deadlines, strict=True):
-            version.finish(deadline_ns)
-        for thread in unloads:
-            thread.join()
-        for model in models.values():
-            for entry in model.versions.values():
-                if entry.loaded is not None:
-                    entry.loaded = None
-                    entry.state, entry.reason = ModelState.UNAVAILABLE, "unloaded"
-        for name in models:
-            self._refresh_endpoints(name)
+            self._phase = _Phase.STOPPING
+            for model in self._models.values():
+                self._withdraw(model)
+            for name in self._models:
+                self._refresh_endpoints(name)
+            ending = list(self._ending)
+        until = time.monotonic() + self._options.exit_timeout
+        # Those that unloads in the background wait for are among them: their time is limited now.
+        self._finish(ending)
+        with self._lock:
+            # Loads end what they have made, when they find that the server stops.
+            self._turns.wait_for(
+                lambda: not any(model.operations for model in self._models.values()),
+                max(0.0, until - time.monotonic()),
+            )
+            background = self._background
+        for thread in background:
+            thread.join(max(0.0, until - time.monotonic()))
 
     # -- who answers -------------------------------------------------------------------
 
@@ -331,7 +570,7 @@ class Repository:
 
     def _explain(self, name: str, version: int) -> TritonError:
         """Why nobody answers; texts of Triton."""
-        if self._is_stopped:
+        if self._phase is _Phase.STOPPING:
             return UnavailableError(
                 "Server is stopping, scheduler for model has stopped accepting new inference "
                 "requests",
@@ -391,9 +630,13 @@ class Repository:
         return list({v.backend.name: v.backend for v in self.loaded_versions()}.values())
 
     def index(self) -> list[ModelIndexEntry]:
-        """The repository index: every model folder and every version ever loaded, sorted."""
+        """The repository index: every model folder and every version ever loaded, sorted.
+
+        A model made of files alone, without a folder in a repository, is not in it (observed on
+        2.51).
+        """
         entries = []
-        for name in sorted({*self.names(), *self._models}):
+        for name in self.names():
             model = self._models.get(name)
             if model is None or not model.versions:
                 entries.append(ModelIndexEntry(name, None, ModelState.UNKNOWN, ""))
@@ -412,6 +655,17 @@ class Repository:
                 if version.state is not ModelState.READY and version.reason != "unloaded":
                     return False
         return True
+
+
+def _check_name(name: str) -> None:
+    if not name.strip():
+        raise InvalidArgumentError(
+            "Model name cannot be empty. Please enter a valid name to deploy."
+        )
+    if "/" in name or name == "..":
+        raise InvalidArgumentError(
+            f"invalid model name '{name}', model name must not contain path traversal characters"
+        )
 
 
 def _version_folders(name: str, folder: str) -> list[int]:
@@ -437,3 +691,31 @@ def _version_folders(name: str, folder: str) -> list[int]:
         else:
             numbers.append(int(entry.name))
     return numbers
+
+
+class _Control:
+    """The `ModelControl` of a model version.
+
+    Parameters
+    ----------
+    operation
+        The load that makes the version. Until that is done, what the version's code asks for is
+        part of it.
+    """
+
+    def __init__(self, repository: Repository, operation: _Operation) -> None:
+        self._repository = repository
+        self._operation = operation
+
+    def load(self, name: str, parameters: Mapping[str, str | bytes]) -> None:
+        parent = None if self._operation.is_done else self._operation
+        self._repository.load_for_model(name, parameters, parent)
+
+    def unload(self, name: str) -> None:
+        self._repository.unload_for_model(name)
+
+    def is_ready(self, name: str, version: int) -> bool:
+        return self._repository.is_ready_for_model(name, version)
+
+    def endpoint(self, name: str, version: int) -> Endpoint:
+        return self._repository.endpoint(name, version)

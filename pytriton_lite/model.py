@@ -236,9 +236,7 @@ class Model(ModelCalls):
         loop = asyncio.get_running_loop()
         if served.queue.is_inline:
             return await loop.run_in_executor(None, self._run, served, slot, timeout_s)
-        response: InferenceResponse = await LoopBridge.of(loop).run(
-            served.queue, slot, timeout_s
-        )
+        response: InferenceResponse = await LoopBridge.of(loop).run(served.queue, slot, timeout_s)
         return response
 
     def stream(
@@ -318,7 +316,9 @@ class Model(ModelCalls):
         from pytriton_lite._async import AsyncResponseStream
 
         def open_stream() -> ResponseStream:
-            return self._open(served, slot, None, keeps_empty_final=keeps_empty_final, raises=raises)
+            return self._open(
+                served, slot, None, keeps_empty_final=keeps_empty_final, raises=raises
+            )
 
         return AsyncResponseStream(open_stream, timeout_s, is_lazy=served.queue.is_inline)
 
@@ -348,9 +348,7 @@ class Model(ModelCalls):
             served, slot = self._prepare(made.inputs, self._request_fields(made))
             if served.is_decoupled:
                 self._check_thread(served)
-                return self._open(
-                    served, slot, None, keeps_empty_final=True, raises=raise_on_error
-                )
+                return self._open(served, slot, None, keeps_empty_final=True, raises=raise_on_error)
             return iter([self._run(served, slot, None)])
         except TritonError as error:
             if raise_on_error:
@@ -376,9 +374,7 @@ class Model(ModelCalls):
             async for response in responses:
                 yield response
 
-    def _error_response(
-        self, request: InferenceRequest, error: TritonError
-    ) -> InferenceResponse:
+    def _error_response(self, request: InferenceRequest, error: TritonError) -> InferenceResponse:
         return error_response(error, request.request_id or "", self._name, self._version)
 
     def _request_fields(self, request: InferenceRequest) -> dict[str, Any] | None:

@@ -220,6 +220,15 @@ class Server:
 
         The version loaded before serves until then, and stays if the load fails.
 
+        Parameters
+        ----------
+        parameters
+            ``"config"``: JSON text of a whole configuration, in place of ``config.pbtxt``.
+            ``"file:<path>"``: content of a file, as `bytes`. With such files, which need
+            ``"config"``, the model folder consists of them alone, in a temporary folder that is
+            removed when the model is unloaded or loaded anew; the model need not be in a
+            repository, and if it is not, the index does not list it.
+
         Raises
         ------
         UnavailableError
@@ -228,11 +237,7 @@ class Server:
             The load failed.
         """
         self._check_explicit()
-        if parameters:
-            raise UnsupportedError(
-                "load parameters (config and file overrides) are not supported yet"
-            )
-        self._loaded.load(model_name)
+        self._loaded.load(model_name, parameters)
         return Model(self._loaded, model_name, -1)
 
     def unload(self, model: str | Model, *, wait_until_unloaded: bool = False) -> None:
@@ -256,9 +261,9 @@ class Server:
 
     def _check_explicit(self) -> None:
         if self._options.model_control_mode is not ModelControlMode.EXPLICIT:
-            raise UnavailableError(
-                "explicit model load / unload is not allowed if polling is enabled"
-            )
+            from pytriton_lite._repository import MODEL_CONTROL_OFF
+
+            raise UnavailableError(MODEL_CONTROL_OFF)
 
     # -- description -------------------------------------------------------------------
 

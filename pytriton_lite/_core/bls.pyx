@@ -22,6 +22,7 @@ from pytriton_lite._core.tensor cimport Tensor
 from pytriton_lite._core.contract import current_contract
 from pytriton_lite._core.native_enum import ErrorCodeValue
 from pytriton_lite._core.tensor import TritonModelException
+from pytriton_lite.errors import InternalError
 from pytriton_lite.errors import TritonError as PublicError
 
 
@@ -102,7 +103,7 @@ cdef class BlsScope:
     cdef CallSlot _slot(self, ServedVersion served, InferenceRequest request, bint decoupled):
         cdef CallSlot slot
         if served.is_decoupled and not decoupled:
-            raise PublicError(
+            raise InternalError(
                 f"Model {served.model_name} is using the decoupled. The current BLS request call doesn't "
                 "support models using the decoupled transaction policy. Please use 'decoupled=True' "
                 "argument to the 'exec' or 'async_exec' calls for decoupled models.'"
@@ -114,9 +115,13 @@ cdef class BlsScope:
 
     def prepare(self, InferenceRequest request, bint decoupled):
         """(callee, slot) of a request; or (None, response) when the callee cannot be asked."""
-        cdef ServedVersion served = self._served(request)
+        cdef ServedVersion served
         cdef str name = request.details.target_model or ""
         cdef str prefix = f"Model {name} - Error when running inference: "
+        try:
+            served = self._served(request)
+        except PublicError as error:
+            return None, _error_of(error, prefix)
         if served is None:
             return None, _error(
                 f"{prefix}Failed for execute the inference request. Model '{name}' is not ready.",

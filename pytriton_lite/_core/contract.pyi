@@ -20,6 +20,7 @@ class _Loop(Protocol):
 
 @disjoint_base
 class Contract(AnswerMaker):
+    scope: Any
     def __init__(
         self,
         model: object,

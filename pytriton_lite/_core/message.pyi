@@ -1,8 +1,13 @@
+import asyncio
 from collections.abc import Mapping
-from typing import Final, NoReturn, final
+from typing import Final, Literal, final, overload
 
+from pytriton_lite._core.bls import ResponseIterator
 from pytriton_lite._core.native_enum import NativeEnum
+from pytriton_lite._core.sender import InferenceResponseSender
 from pytriton_lite._core.tensor import Tensor
+
+SCOPE_KEY: str
 
 @final
 class TritonError:

@@ -146,7 +146,8 @@ cdef class RequestQueue:
             return 0
         waiting = "; ".join(chain)
         raise UnavailableError(
-            f"the call can never be answered, since no instance can become free for it: {waiting}",
+            f"Model {self.model_name} - Error when running inference: no instance can ever become free "
+            f"for the request: {waiting}",
             model=self.model_name,
         )
 

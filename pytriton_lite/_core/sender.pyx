@@ -11,7 +11,7 @@ from libc.stdint cimport uint32_t
 
 from pytriton_lite._core.answer cimport AnswerMaker
 from pytriton_lite._core.message cimport InferenceRequest, InferenceResponse, make_native
-from pytriton_lite._core.slot cimport STREAM_ENDED, STREAM_FULL, CallSlot
+from pytriton_lite._core.slot cimport STREAM_FULL, CallSlot
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
 from pytriton_lite._core.sync cimport *
 from pytriton_lite._core.tensor cimport wrong_arguments

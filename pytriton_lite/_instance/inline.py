@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import threading
+
 from typing_extensions import override
 
-from pytriton_lite._core.queue import Executor
+from pytriton_lite._core.queue import Executor, RequestQueue
 from pytriton_lite._instance.base import Instance, InstanceState
-from pytriton_lite._instance.loader import LoadedModel
+from pytriton_lite._instance.loader import InstancePlan, LoadedModel
 
 
 class InlineInstance(Instance):
     """Loads and finalizes on the thread that starts and stops the server, executes on the callers'.
 
+    A model that model code loads or unloads is loaded on its thread, and finalized on another.
+
     For tests and debugging (``breakpoint()`` stops in the test's own thread) and for the
     lowest latency.
     """
 
-    _model: LoadedModel | None = None
+    def __init__(self, plan: InstancePlan, queue: RequestQueue) -> None:
+        super().__init__(plan, queue)
+        self._model: LoadedModel | None = None
+        # A stop of the server may meet an unload that runs in the background.
+        self._finishing = threading.Lock()
 
     @override
     def start(self) -> None:
@@ -39,9 +47,13 @@ class InlineInstance(Instance):
         self.state = InstanceState.DRAINING
         if not self.queue.wait_until_idle(deadline_ns):
             return False
-        if not self._model.contract.wait_until_answered(deadline_ns):
+        with self._finishing:
+            model = self._model
+        if model is not None and not model.contract.wait_until_answered(deadline_ns):
             return False
-        self._model.close()
-        self._model = None
-        self.state = InstanceState.DEAD
+        with self._finishing:
+            model, self._model = self._model, None
+        if model is not None:
+            model.close()
+            self.state = InstanceState.DEAD
         return True

@@ -11,13 +11,17 @@ from typing import Any
 
 from pytriton_lite import pb_utils
 from pytriton_lite._backend import ResolvedBackend
+from pytriton_lite._control import InstanceScope, ModelControl
 from pytriton_lite._core.contract import Contract, is_ctrl_c
+from pytriton_lite._core.message import SCOPE_KEY
 from pytriton_lite._import_hook import add_native_names, utils_modules
+from pytriton_lite._instance.bls import BlsCalls
 from pytriton_lite._instance.event_loop import InstanceLoop
 from pytriton_lite._instance.exception_text import describe_exception
 from pytriton_lite._instance.namespace import ModuleNamespace
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite.errors import InternalError
+from pytriton_lite.pb_utils.control import make_control_functions
 from pytriton_lite.pb_utils.log import make_logger_class
 from pytriton_lite.pb_utils.metrics import MetricOwner, make_metric_family_class
 
@@ -61,6 +65,8 @@ class InstancePlan:
         See `Contract`; None when no output has ``reshape``.
     metrics
         Where its custom metrics go.
+    control
+        The models of its server.
     """
 
     code: ModelCode
@@ -75,6 +81,7 @@ class InstancePlan:
     check_outputs: Callable[[tuple[str, ...], int, Any], None] | None
     output_reshapes: dict[str, tuple[int, ...]] | None
     metrics: MetricRegistry
+    control: ModelControl
 
 
 class ImportedModel:
@@ -85,9 +92,11 @@ class ImportedModel:
     code
         What to import.
     label
-        Appears in the private module names, and for the instance in errors of metrics.
+        Appears in the private module names, and for the instance in errors of `pb_utils`.
     metrics
         Where the module's metrics go; None when it can make none.
+    control
+        The models of the server; None when it cannot reach them.
 
     Raises
     ------
@@ -96,21 +105,32 @@ class ImportedModel:
         exception.
     """
 
-    def __init__(self, code: ModelCode, label: str, metrics: MetricRegistry | None) -> None:
+    def __init__(
+        self,
+        code: ModelCode,
+        label: str,
+        metrics: MetricRegistry | None,
+        control: ModelControl | None,
+    ) -> None:
         self.code = code
         _check_file(code)
         logger = logging.getLogger(f"pytriton_lite.model.{code.model_name}")
         self._metrics = owner = MetricOwner(metrics, label)
+        self._scope = scope = InstanceScope(control, label)
         self._utils = utils_modules(
             {
                 "Logger": make_logger_class(logger),
                 "MetricFamily": make_metric_family_class(lambda: owner),
+                **make_control_functions(lambda: scope),
             }
         )
         folders = [code.model_folder]
         if code.backend.folder is not None:
             folders.append(code.backend.folder)
         self.namespace = ModuleNamespace(label, code.backend.search_path, folders, self._utils)
+        self.namespace.scope = scope
+        self.bls = BlsCalls(scope)
+        self.namespace.add_builtin(SCOPE_KEY, self.bls)
         try:
             with self.errors():
                 module = self.namespace.load(code.backend.module_name)
@@ -135,9 +155,10 @@ class ImportedModel:
         return describe_exception(error, self.namespace.prefix)
 
     def close(self) -> None:
-        """Forget the modules and end their metrics."""
+        """Forget the modules, and end their metrics and their way to the server."""
         self.namespace.close()
         self._metrics.close()
+        self._scope.close()
         self.model_class = None
         for module in self._utils.values():
             vars(module).clear()
@@ -193,8 +214,10 @@ def auto_complete(code: ModelCode, config_json: str) -> dict[str, Any] | None:
     InternalError
         The import or the function failed, or it returned something else.
     """
-    # No metrics: on Triton a family made here never returns (observed on 2.51).
-    imported = ImportedModel(code, f"{code.model_name}_auto_complete", metrics=None)
+    # No metrics and no models: on Triton who asks for one here never gets an answer, in the
+    # function and in the module's body (observed on 2.51).
+    label = f"{code.model_name}_auto_complete"
+    imported = ImportedModel(code, label, metrics=None, control=None)
     try:
         function = getattr(imported.model_class, "auto_complete_config", None)
         if function is None:
@@ -236,7 +259,7 @@ class LoadedModel:
     def __init__(self, plan: InstancePlan, *, is_inline: bool) -> None:
         self._plan = plan
         code = plan.code
-        self._imported = ImportedModel(code, plan.name, plan.metrics)
+        self._imported = ImportedModel(code, plan.name, plan.metrics, plan.control)
         self._loop = InstanceLoop(plan.name, self._imported.namespace.active)
         try:
             with self._imported.errors():
@@ -264,10 +287,13 @@ class LoadedModel:
             is_inline=is_inline,
         )
         self.contract.namespace = self._imported.namespace
+        self.contract.scope = self._imported.bls
+        self._imported.bls.is_open = True
 
     def close(self) -> None:
         """Call `finalize` and let go of the model; its exceptions are only logged."""
         self._loop.stop()
+        self._imported.bls.is_open = False
         try:
             with self._imported.errors():
                 finalize = getattr(self._model, "finalize", None)
@@ -277,7 +303,6 @@ class LoadedModel:
             # INFO is the level at which Triton logs it; the unload succeeds all the same.
             _log.info("finalize of instance '%s' failed: %s", self._plan.name, error)
         self.contract.release()
-        self.contract.namespace = None
         del self._model
         self._imported.close()
 

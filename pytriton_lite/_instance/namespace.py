@@ -46,7 +46,8 @@ from importlib.machinery import (
 from types import ModuleType
 from typing import Any
 
-from pytriton_lite._core.contract import current_contract
+from pytriton_lite._control import InstanceScope
+from pytriton_lite._core.contract import Contract, current_contract
 
 _numbers = itertools.count()
 
@@ -101,7 +102,14 @@ class ModuleNamespace:
         model code adds a folder below them to `sys.path`.
     injected
         Modules under top-level names of their own, such as `triton_python_backend_utils`.
+
+    Attributes
+    ----------
+    scope
+        The instance whose modules they are; None until it is set.
     """
+
+    scope: InstanceScope | None = None
 
     def __init__(
         self,
@@ -172,6 +180,10 @@ class ModuleNamespace:
         if module.__package__ == self.root:
             # A top-level module on Triton: it has no parent package, so a relative import fails.
             module.__package__ = ""
+
+    def add_builtin(self, name: str, value: object) -> None:
+        """Add a name that all code of the namespace can be known by."""
+        self._builtins[name] = value
 
     # -- importing from model code -----------------------------------------------------
 
@@ -277,12 +289,12 @@ class ModuleNamespace:
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """Make this the namespace of imports by name on the current thread."""
-        before = getattr(_active, "namespace", None)
-        _active.namespace = self
+        before = _active.namespace, _active.outer_contract
+        _active.namespace, _active.outer_contract = self, current_contract()
         try:
             yield
         finally:
-            _active.namespace = before
+            _active.namespace, _active.outer_contract = before
 
     # -- end ---------------------------------------------------------------------------
 
@@ -309,16 +321,23 @@ class _ImportlibProxy(ModuleType):
         return getattr(importlib, name)
 
 
-_active = threading.local()
+class _Active(threading.local):
+    namespace: ModuleNamespace | None = None
+    # The contract that ran when `namespace` became active: an inline model may load another
+    # one in its `execute`, and then the other one's code runs.
+    outer_contract: Contract | None = None
+
+
+_active = _Active()
 
 
 def active_namespace() -> ModuleNamespace | None:
     """Namespace of the instance whose code the current thread runs, or None."""
     contract = current_contract()
-    if contract is not None:
+    if contract is not None and contract is not _active.outer_contract:
         namespace: ModuleNamespace | None = contract.namespace
         return namespace
-    return getattr(_active, "namespace", None)
+    return _active.namespace
 
 
 class _AmbientModule(ModuleType):

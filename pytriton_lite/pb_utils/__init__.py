@@ -1,8 +1,8 @@
 """What ``import triton_python_backend_utils as pb_utils`` gives inside a model.
 
-The same classes are importable from here for scripts and tests. Three things exist only
-inside a model, since they belong to its instance: `get_model_dir`, a `MetricFamily` of its
-server (here it refuses to be made), and a `Logger` that logs under
+The same classes are importable from here for scripts and tests. What belongs to an instance
+exists only inside a model: `get_model_dir`; a `MetricFamily` of its server, and `load_model`,
+`unload_model` and `is_model_ready` (here they refuse); and a `Logger` that logs under
 ``pytriton_lite.model.<name>`` (here it logs under ``pytriton_lite.model``).
 """
 
@@ -15,6 +15,7 @@ import struct
 
 import numpy as np
 
+from pytriton_lite._core.bls import ResponseIterator
 from pytriton_lite._core.bytes_tensor import deserialize_bytes_tensor, serialize_byte_tensor
 from pytriton_lite._core.message import (
     InferenceRequest,
@@ -34,20 +35,14 @@ from pytriton_lite.pb_utils.config import (
     get_output_config_by_name,
     using_decoupled_model_transaction_policy,
 )
+from pytriton_lite.pb_utils.control import is_model_ready, load_model, unload_model
 from pytriton_lite.pb_utils.dtypes import (
     TRITON_STRING_TO_NUMPY,
     numpy_to_triton_type,
     triton_string_to_numpy,
     triton_to_numpy_type,
 )
-from pytriton_lite.pb_utils.later import (
-    ResponseIterator,
-    SharedMemory,
-    async_event_future_done_callback,
-    is_model_ready,
-    load_model,
-    unload_model,
-)
+from pytriton_lite.pb_utils.internals import SharedMemory, async_event_future_done_callback
 from pytriton_lite.pb_utils.log import make_logger_class
 from pytriton_lite.pb_utils.metrics import Metric, MetricFamily
 

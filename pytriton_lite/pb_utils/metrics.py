@@ -15,77 +15,22 @@ metric made for one update keeps its value, as on Triton. A `Metric` holds neith
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
 import threading
 import weakref
 from collections.abc import Callable
-from typing import ClassVar, ParamSpec, SupportsFloat, SupportsIndex, TypeAlias, TypeVar
+from typing import ClassVar, SupportsFloat, SupportsIndex, TypeAlias, TypeVar
 
 from pytriton_lite._core.native_enum import MetricKind, NativeEnum
 from pytriton_lite._core.tensor import TritonModelException
 from pytriton_lite._metrics import Family, Histogram, Labels, MetricError, MetricRegistry, Series
 from pytriton_lite.errors import UnsupportedError
+from pytriton_lite.pb_utils.native import NATIVE_NAME, WrongType, native, refusal, text_of
 
-_P = ParamSpec("_P")
 _R = TypeVar("_R")
 _Number: TypeAlias = "SupportsFloat | SupportsIndex"
 
-_NATIVE = "c_python_backend_utils"
-_ONE_NUMBER = f"(self: {_NATIVE}.Metric, arg0: float) -> None"
-
-
-class _WrongType(TypeError):
-    """An argument that Triton's native module would not convert."""
-
-
-def _native(
-    signature: str, kind: str = "function"
-) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Refuse wrong arguments in the words of Triton's native module."""
-
-    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        name = function.__name__
-        expected = inspect.signature(function)
-
-        @functools.wraps(function)
-        def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            try:
-                return function(*args, **kwargs)
-            except TypeError as error:
-                if not isinstance(error, _WrongType):
-                    try:
-                        expected.bind(*args, **kwargs)
-                    except TypeError:
-                        pass  # refused before the function began: its arguments do not fit
-                    else:
-                        raise
-            shown = args[1:] if kind == "constructor" else args
-            named = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
-            raise TypeError(
-                f"{name}(): incompatible {kind} arguments. The following argument types are "
-                f"supported:\n    1. {signature}\n\nInvoked with: "
-                + ", ".join(map(repr, shown))
-                + (f"; kwargs: {named}" if named else "")
-            )
-
-        return checked
-
-    return decorate
-
-
-def _text(value: object) -> str:
-    """Text of a str or of UTF-8 bytes, as Triton takes both."""
-    try:
-        if isinstance(value, bytes):
-            return value.decode()
-        if isinstance(value, str):
-            value.encode()
-            return str(value)
-    except UnicodeError:
-        pass  # neither a lone surrogate nor bytes of another encoding are text
-    raise _WrongType
+_ONE_NUMBER = f"(self: {NATIVE_NAME}.Metric, arg0: float) -> None"
 
 
 def _float(value: object) -> float:
@@ -97,22 +42,14 @@ def _float(value: object) -> float:
             return float(value)  # type: ignore[arg-type]
         except Exception:
             pass  # whatever the conversion raises, Triton says that the type does not fit
-    raise _WrongType
-
-
-def _refusal(what: str, owner_name: str, text: str) -> TritonModelException:
-    """What the model gets for a MetricError.
-
-    To be raised outside of its handler: the frames of the MetricError hold series, and who
-    keeps the exception must not keep them.
-    """
-    return TritonModelException(
-        f"{what}: Failed to process the request for model '{owner_name}', message: {text}"
-    )
+    raise WrongType
 
 
 class MetricOwner:
     """A model instance as the maker of metrics.
+
+    What it refuses is raised to the model outside of the handler of the MetricError, whose
+    frames hold series: who keeps the exception must not keep them.
 
     Parameters
     ----------
@@ -160,27 +97,27 @@ class Metric:
     _owner_name: str
 
     def __init__(self) -> None:
-        raise TypeError(f"{_NATIVE}.Metric: No constructor defined!")
+        raise TypeError(f"{NATIVE_NAME}.Metric: No constructor defined!")
 
-    @_native(_ONE_NUMBER)
+    @native(_ONE_NUMBER)
     def increment(self, value: _Number, /) -> None:
         """Add to a counter (not negative) or a gauge."""
         number = _float(value)
         self._do("increment", lambda series: series.increment(number))
 
-    @_native(_ONE_NUMBER)
+    @native(_ONE_NUMBER)
     def set(self, value: _Number, /) -> None:
         """Replace the value of a gauge."""
         number = _float(value)
         self._do("set", lambda series: series.set(number))
 
-    @_native(_ONE_NUMBER)
+    @native(_ONE_NUMBER)
     def observe(self, value: _Number, /) -> None:
         """Count a value in a histogram."""
         number = _float(value)
         self._do("observe", lambda series: series.observe(number))
 
-    @_native(f"(self: {_NATIVE}.Metric) -> float")
+    @native(f"(self: {NATIVE_NAME}.Metric) -> float")
     def value(self) -> float:
         """Value of a counter or a gauge."""
         return self._do("get", lambda series: series.value())
@@ -199,8 +136,8 @@ class Metric:
             return operation(series)
         except MetricError as error:
             text = str(error)
-        del series  # see `_refusal`
-        raise _refusal(what, self._owner_name, text)
+        del series  # see `MetricOwner`
+        raise refusal(what, self._owner_name, text)
 
 
 _MetricObject: TypeAlias = Metric  # in the class below `Metric` is the method
@@ -241,14 +178,14 @@ class MetricFamily:
     GAUGE: ClassVar[NativeEnum] = MetricKind(1)
     HISTOGRAM: ClassVar[NativeEnum] = MetricKind(2)
 
-    @_native(
-        f"{_NATIVE}.MetricFamily(name: str, description: str, kind: {_NATIVE}.MetricKind)",
+    @native(
+        f"{NATIVE_NAME}.MetricFamily(name: str, description: str, kind: {NATIVE_NAME}.MetricKind)",
         "constructor",
     )
     def __init__(self, name: str, description: str, kind: NativeEnum) -> None:
-        name, description = _text(name), _text(description)
+        name, description = text_of(name), text_of(description)
         if not isinstance(kind, MetricKind):
-            raise _WrongType
+            raise WrongType
         self._owner = self._find_owner()
         self._family: Family | None = None
         self._kept: dict[Labels, Series] = {}
@@ -257,7 +194,7 @@ class MetricFamily:
             return
         except MetricError as error:
             text = str(error)
-        raise _refusal("Error when creating MetricFamily", self._owner.name, text)
+        raise refusal("Error when creating MetricFamily", self._owner.name, text)
 
     @staticmethod
     def _find_owner() -> MetricOwner:
@@ -266,9 +203,9 @@ class MetricFamily:
             "`triton_python_backend_utils` that it imports"
         )
 
-    @_native(
-        f"(self: {_NATIVE}.MetricFamily, labels: object = None, buckets: object = None)"
-        f" -> {_NATIVE}.Metric"
+    @native(
+        f"(self: {NATIVE_NAME}.MetricFamily, labels: object = None, buckets: object = None)"
+        f" -> {NATIVE_NAME}.Metric"
     )
     def Metric(
         self, labels: dict[str, str] | None = None, buckets: list[float] | None = None
@@ -297,7 +234,7 @@ class MetricFamily:
             return self._made(family.series(plain, bounds))
         except MetricError as error:
             text = str(error)
-        raise _refusal("Error when creating Metric", self._owner.name, text)
+        raise refusal("Error when creating Metric", self._owner.name, text)
 
     def _made(self, series: Series) -> _MetricObject:
         # A `_close` on another thread leaves nothing behind: it runs before or after this.
@@ -327,7 +264,7 @@ def _bounds(buckets: object, *, is_histogram: bool) -> list[float]:
         raise TritonModelException("Failed to create metric. Unexpected buckets found.")
     try:
         return [_float(bound) for bound in buckets]
-    except _WrongType:
+    except WrongType:
         raise RuntimeError(
             "Unable to cast Python instance to C++ type: a bucket is no number"
         ) from None
@@ -340,11 +277,11 @@ def make_metric_family_class(find_owner: Callable[[], MetricOwner]) -> type[Metr
         (MetricFamily,),
         {
             "__slots__": (),
-            "__module__": _NATIVE,
+            "__module__": NATIVE_NAME,
             "__doc__": MetricFamily.__doc__,
             "_find_owner": staticmethod(find_owner),
         },
     )
 
 
-Metric.__module__ = MetricFamily.__module__ = _NATIVE
+Metric.__module__ = MetricFamily.__module__ = NATIVE_NAME

@@ -14,7 +14,6 @@ SILENT = "Triton never answers; here the caller gets an error at once"
 
 NO_LIBRARIES = "no shared library is ever loaded here, and `runtime` is honoured at each load"
 IN_PROCESS = "the model runs in the caller's process"
-NOT_YET = "not supported yet"
 SHARED = "an import by DLPack stays the producer's memory here, which the spec promises as well"
 PARAMETERS = "responses have parameters here, as in newer versions"
 
@@ -46,13 +45,6 @@ DIFFERENCES: Mapping[str, Difference] = {
     "load/runtime_escapes": Difference(NO_LIBRARIES, 400, r"\.\./unused_2/model\.py"),
     "load/runtime_escapes_in_use": Difference(NO_LIBRARIES, 400, r"\.\./shared/model\.py"),
     "runtime_escapes_in_use/who": Difference(NO_LIBRARIES, 404, "runtime_escapes_in_use"),
-    # Features of a later version
-    "load/ac_decoupled": Difference(NOT_YET, 400, "not supported yet"),
-    "load/ac_decoupled_over_config": Difference(NOT_YET, 400, "not supported yet"),
-    "load/ac_decoupled_again": Difference(NOT_YET, 400, "not supported yet"),
-    "probe/received_sender": Difference(NOT_YET, 200, "not supported yet"),
-    "probe/received_set_release_flags": Difference(NOT_YET, 200, "not supported yet"),
-    "probe/sender_members": Difference(NOT_YET, 200, "not supported yet"),
     # A process of its own
     "search_path/who": Difference("sys.path is the caller's; imports are resolved privately", 200),
     "load/native_name_from_import": Difference(

@@ -23,7 +23,9 @@ from .cases import program
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 MODULES = (
+    "answer",
     "array",
+    "bls",
     "bytes_tensor",
     "calls",
     "contract",
@@ -32,6 +34,8 @@ MODULES = (
     "message",
     "queue",
     "reply",
+    "sender",
+    "slot",
     "tensor",
 )
 STUB = ROOT / "triton_python_backend_utils-stubs" / "__init__.pyi"

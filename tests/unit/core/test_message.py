@@ -9,7 +9,6 @@ import pytest
 
 from pytriton_lite import pb_utils
 from pytriton_lite._core.message import InferenceTrace
-from pytriton_lite.errors import UnsupportedError
 from pytriton_lite.pb_utils import (
     InferenceRequest,
     InferenceResponse,
@@ -307,15 +306,23 @@ def test_what_triton_requests_do_not_have():
     assert not hasattr(request, "preferred_memory")
 
 
-@pytest.mark.parametrize("method", ["exec", "async_exec", "get_response_sender"])
-def test_what_is_not_supported_yet_says_so(method):
-    with pytest.raises(UnsupportedError, match=rf"InferenceRequest\.{method}\(\)"):
+def test_a_self_made_request_has_no_sender():
+    with pytest.raises(TritonModelException, match="a request that execute received"):
+        make_request().get_response_sender()
+
+
+@pytest.mark.parametrize("method", ["exec", "async_exec"])
+def test_bls_needs_a_model(method):
+    with pytest.raises(TritonModelException, match="BLS is only supported during the 'execute'"):
         getattr(make_request(), method)()
+    with pytest.raises(TypeError, match=FUNCTION.format(method)):
+        getattr(make_request(), method)("x")
+    with pytest.raises(TypeError, match=FUNCTION.format(method)):
+        getattr(make_request(), method)(other=True)
 
 
 def test_release_flags():
-    with pytest.raises(UnsupportedError, match="set_release_flags"):
-        make_request().set_release_flags(2)
+    make_request().set_release_flags(2)
     for args, kwargs in [((), {}), (("2",), {}), ((1, 2), {}), ((), {"flags": 2})]:
         with pytest.raises(TypeError, match=FUNCTION.format("set_release_flags")):
             make_request().set_release_flags(*args, **kwargs)

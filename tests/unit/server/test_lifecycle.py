@@ -476,7 +476,6 @@ def test_execution_may_differ_by_model(repository: RepositoryBuilder, serve: Ser
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ("model_transaction_policy { decoupled: true }", "decoupled transaction policy"),
         ("max_batch_size: 2 sequence_batching { }", "sequence_batching"),
         ('parameters { key: "EXECUTION_ENV_PATH" value { string_value: "x" } }', "execution env"),
         ("instance_group [ { passive: true } ]", "passive instance groups only"),
