@@ -1,4 +1,4 @@
-"""The event loop of an instance, for `async def execute`."""
+"""The event loop of an instance, for `async def execute` and `async def is_ready`."""
 
 from __future__ import annotations
 
@@ -6,26 +6,44 @@ import threading
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from pytriton_lite._instance.namespace import ModuleNamespace
+
 if TYPE_CHECKING:
     import asyncio
 
 
 class InstanceLoop:
-    """One asyncio loop on a thread of its own, started when first needed, as on Triton."""
+    """One asyncio loop on a thread of its own, started when first needed, as on Triton.
 
-    def __init__(self, instance_name: str) -> None:
+    Parameters
+    ----------
+    instance_name
+        Appears in the thread's name.
+    namespace
+        Of the instance; that of imports by name on the thread.
+    """
+
+    def __init__(self, instance_name: str, namespace: ModuleNamespace) -> None:
         self._name = instance_name
+        self._namespace = namespace
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        # `execute` and `is_ready` come from different threads.
+        self._lock = threading.Lock()
+        self._is_stopped = False
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine to its end; the calling thread waits."""
         import asyncio
 
-        if self._loop is None:
-            self._start()
-        assert self._loop is not None
-        future = asyncio.run_coroutine_threadsafe(_caught(coroutine), self._loop)
+        with self._lock:
+            if self._is_stopped:
+                coroutine.close()
+                raise RuntimeError(f"the event loop of instance '{self._name}' is stopped")
+            if self._loop is None:
+                self._start()
+            assert self._loop is not None
+            future = asyncio.run_coroutine_threadsafe(_caught(coroutine), self._loop)
         result, error = future.result()
         if error is not None:
             raise error
@@ -34,24 +52,38 @@ class InstanceLoop:
     def _start(self) -> None:
         import asyncio
 
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name=f"{self._name}-loop", daemon=True
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(
+            target=self._main, args=(loop,), name=f"{self._name}-loop", daemon=True
         )
-        self._thread.start()
+        thread.start()
+        self._loop, self._thread = loop, thread
 
-    def stop(self) -> None:
-        """Cancel what still runs and end the thread."""
-        loop, thread = self._loop, self._thread
-        if loop is None or thread is None:
-            return
+    def _main(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            with self._namespace.active():
+                loop.run_forever()
+        finally:
+            loop.close()
+
+    def stop(self, limit_s: float | None = None) -> bool:
+        """Cancel what still runs and end the thread.
+
+        Returns False if that takes longer than `limit_s`; then the thread ends when it can.
+        """
+        with self._lock:
+            self._is_stopped = True
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is None or thread is None or not thread.is_alive():
+            return True
         import asyncio
 
-        self._loop = self._thread = None
-        asyncio.run_coroutine_threadsafe(_cancel_tasks(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        ending = asyncio.run_coroutine_threadsafe(_cancel_tasks(), loop)
+        ending.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
+        if thread is not threading.current_thread():
+            thread.join(limit_s)
+        return not thread.is_alive()
 
 
 async def _caught(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:

@@ -235,7 +235,7 @@ class LoadedModel:
         self._plan = plan
         code = plan.code
         self._imported = ImportedModel(code, plan.name, plan.metrics)
-        self._loop = InstanceLoop(plan.name)
+        self._loop = InstanceLoop(plan.name, self._imported.namespace)
         try:
             with self._imported.errors():
                 self._model = self._imported.model_class()
