@@ -28,6 +28,7 @@ from pytriton_lite._instance.base import Instance
 from pytriton_lite._instance.inline import InlineInstance
 from pytriton_lite._instance.loader import InstancePlan, ModelCode, auto_complete
 from pytriton_lite._instance.output_check import make_output_check
+from pytriton_lite._instance.readiness import VersionReadiness
 from pytriton_lite._instance.thread import ThreadInstance
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import Options
@@ -97,6 +98,10 @@ def _refuse_unsupported(settings: ModelSettings) -> None:
         )
 
 
+class AskedVersion(ServedVersion):
+    """Of a model with `is_ready`; a plain `ServedVersion` is ready because it is there."""
+
+
 class LoadedVersion:
     """One model version with its instances, ready to serve.
 
@@ -109,11 +114,18 @@ class LoadedVersion:
     options, metrics
         Of the server.
 
+    Attributes
+    ----------
+    readiness
+        Asks the instances that have `is_ready`; None if none has.
+
     Raises
     ------
     TritonError
         The load failed; every instance that had been made is finalized.
     """
+
+    readiness: VersionReadiness | None = None
 
     def __init__(
         self,
@@ -158,7 +170,12 @@ class LoadedVersion:
             home(plan, self._queue) for plan in _plans(code, self.settings, options, metrics)
         ]
         self._load_instances()
-        self.served = ServedVersion(spec, self._queue, name, version)
+        asked = [(i.plan.name, i.readiness) for i in self.instances if i.readiness is not None]
+        if asked:
+            self.readiness = VersionReadiness(name, version, asked)
+            self.served: ServedVersion = AskedVersion(spec, self._queue, name, version)
+        else:
+            self.served = ServedVersion(spec, self._queue, name, version)
 
     def _load_instances(self) -> None:
         for instance in self.instances:
