@@ -29,6 +29,7 @@ from pytriton_lite._instance.base import Instance
 from pytriton_lite._instance.inline import InlineInstance
 from pytriton_lite._instance.loader import InstancePlan, ModelCode, auto_complete
 from pytriton_lite._instance.output_check import make_output_check
+from pytriton_lite._instance.readiness import VersionReadiness
 from pytriton_lite._instance.thread import ThreadInstance
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import Options
@@ -108,6 +109,10 @@ def _refuse_unsupported(settings: ModelSettings) -> None:
         )
 
 
+class AskedVersion(ServedVersion):
+    """Of a model with `is_ready`; a plain `ServedVersion` is ready because it is there."""
+
+
 class LoadedVersion:
     """One model version with its instances, ready to serve.
 
@@ -124,11 +129,18 @@ class LoadedVersion:
     own_folder
         Is `folder` when it belongs to this load; let go when the version has ended.
 
+    Attributes
+    ----------
+    readiness
+        Asks the instances that have `is_ready`; None if none has.
+
     Raises
     ------
     TritonError
         The load failed; every instance that had been made is finalized.
     """
+
+    readiness: VersionReadiness | None = None
 
     def __init__(
         self,
@@ -181,7 +193,12 @@ class LoadedVersion:
         if own_folder is not None:
             own_folder.add_user(self)
         self._load_instances()
-        self.served = ServedVersion(
+        asked = [(i.plan.name, i.readiness) for i in self.instances if i.readiness is not None]
+        kind = ServedVersion
+        if asked:
+            self.readiness = VersionReadiness(name, version, asked)
+            kind = AskedVersion
+        self.served = kind(
             spec,
             self._queue,
             name,

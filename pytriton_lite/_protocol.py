@@ -49,7 +49,8 @@ class TritonPythonModel(Protocol):
     ``finalize(self) -> None``
         Once per instance, after its last request.
     ``is_ready(self) -> bool``
-        Also as ``async def``. Newer than Triton 2.51; pytriton_lite does not call it yet.
+        Also as ``async def``. Called by `Model.ready` and `Server.ready`, on a thread of its
+        own while `execute` may run; has 5 s. Newer than Triton 2.51, which ignores it.
 
     The class is made without arguments.
 

@@ -22,6 +22,7 @@ from pytriton_lite._config.json_form import from_json
 from pytriton_lite._config.model_config import select_versions, version_policy_of
 from pytriton_lite._core.calls import Endpoint
 from pytriton_lite._index import ModelIndexEntry, ModelState
+from pytriton_lite._instance.readiness import why_not_ready
 from pytriton_lite._loading import LoadedVersion, parse_config, prepare_config
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import ModelControlMode, Options
@@ -610,6 +611,19 @@ class Repository:
         entry = model.versions.get(version)
         return (ModelState.UNKNOWN, "") if entry is None else (entry.state, entry.reason)
 
+    def why_not_ready(self, name: str, version: int) -> TritonError | None:
+        """Why a call would not be taken, or what the model's `is_ready` has against it."""
+        while True:
+            loaded = self._ready(name, version)
+            if loaded is None:
+                return self._explain(name, version)
+            if loaded.readiness is None:
+                return None
+            errors = why_not_ready([loaded.readiness])
+            # Else it was replaced or unloaded meanwhile, which ended the question.
+            if self._ready(name, version) is loaded:
+                return errors[0] if errors else None
+
     def ready_versions(self, name: str) -> list[int]:
         """Numbers of the ready versions, ascending."""
         model = self._models.get(name)
@@ -648,13 +662,22 @@ class Repository:
     def all_ready(self) -> bool:
         """Whether every loaded model is ready, Triton's strict readiness.
 
-        A version counts unless it is READY or was unloaded on purpose.
+        Every version is READY, with an `is_ready` that agrees, or was unloaded on purpose.
         """
-        for model in self._models.values():
-            for version in model.versions.values():
-                if version.state is not ModelState.READY and version.reason != "unloaded":
-                    return False
-        return True
+        while self._are_states_ready():
+            loaded = self.loaded_versions()
+            asked = [v.readiness for v in loaded if v.readiness is not None]
+            errors = why_not_ready(asked) if asked else []
+            if not asked or self.loaded_versions() == loaded:
+                return not errors
+        return False
+
+    def _are_states_ready(self) -> bool:
+        return all(
+            version.state is ModelState.READY or version.reason == "unloaded"
+            for model in self._models.values()
+            for version in model.versions.values()
+        )
 
 
 def _check_name(name: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from pytriton_lite._core.calls import ModelCalls
+from pytriton_lite._core.calls import ModelCalls, ServedVersion
 from pytriton_lite._core.reply import InferenceResponse, error_response
 from pytriton_lite._dtypes import BY_NUMBER
 from pytriton_lite.errors import InvalidArgumentError, TritonError
@@ -441,9 +441,31 @@ class Model(ModelCalls):
 
     # -- description -------------------------------------------------------------------
 
-    def ready(self) -> bool:
-        """Whether a request would be taken now."""
-        return self._endpoint.served is not None
+    def ready(self, *, raise_on_error: bool = False) -> bool:
+        """Whether a request would be taken now and the model's own `is_ready` agrees.
+
+        Asks every instance that has `is_ready`, side by side and at most 5 s. Inference does
+        not: a model that is not ready still serves.
+
+        Parameters
+        ----------
+        raise_on_error
+            Raise what is the matter instead of returning False.
+
+        Raises
+        ------
+        UnavailableError
+            `is_ready` of an instance says no or nothing; or the model is not loaded, which may
+            also be a NotFoundError, as in a call.
+        InternalError
+            `is_ready` failed, with its exception as ``__cause__``, or returned no bool.
+        """
+        if type(self._endpoint.served) is ServedVersion:
+            return True  # without `is_ready`
+        error = self._repository.why_not_ready(self._name, self._version)
+        if error is not None and raise_on_error:
+            raise error
+        return error is None
 
     def config(self) -> dict[str, Any]:
         """Completed configuration, as Triton's ``/v2/models/<name>/config`` gives it."""

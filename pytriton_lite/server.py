@@ -285,7 +285,7 @@ class Server:
         return self._state == "running"
 
     def ready(self) -> bool:
-        """Whether the server is live and every model that was loaded is ready."""
+        """Whether the server is live and every model that was loaded is ready, as `Model.ready`."""
         return self.live() and self._loaded.all_ready()
 
     def metrics(self) -> str:

@@ -7,6 +7,7 @@ from enum import Enum
 
 from pytriton_lite._core.queue import RequestQueue
 from pytriton_lite._instance.loader import InstancePlan
+from pytriton_lite._instance.readiness import Readiness
 
 
 class InstanceState(Enum):
@@ -27,12 +28,19 @@ class Instance(ABC):
         What to load.
     queue
         Where the requests come from, shared with the version's other instances.
+
+    Attributes
+    ----------
+    readiness
+        How to ask it whether it is ready, known when `wait_loaded` has returned; None if there
+        is nothing to ask, and the instance is ready.
     """
 
     def __init__(self, plan: InstancePlan, queue: RequestQueue) -> None:
         self.plan = plan
         self.queue = queue
         self.state = InstanceState.LOADING
+        self.readiness: Readiness | None = None
 
     @abstractmethod
     def start(self) -> None:

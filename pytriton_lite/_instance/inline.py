@@ -37,6 +37,7 @@ class InlineInstance(Instance):
         except BaseException:
             self.state = InstanceState.DEAD
             raise
+        self.readiness = self._model.readiness
         self.state = InstanceState.READY
         self.queue.add_inline(Executor(self._model.contract))
 

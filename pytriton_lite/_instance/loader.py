@@ -19,6 +19,7 @@ from pytriton_lite._instance.bls import BlsCalls
 from pytriton_lite._instance.event_loop import InstanceLoop
 from pytriton_lite._instance.exception_text import describe_exception
 from pytriton_lite._instance.namespace import ModuleNamespace
+from pytriton_lite._instance.readiness import ReadinessCheck
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite.errors import InternalError
 from pytriton_lite.pb_utils.control import make_control_functions
@@ -250,6 +251,11 @@ class LoadedModel:
     Construction imports the module, makes the object and calls `initialize`, all on the
     current thread. `close` calls `finalize`.
 
+    Attributes
+    ----------
+    readiness
+        Asks the model's `is_ready`; None if it has none.
+
     Raises
     ------
     InternalError
@@ -260,7 +266,7 @@ class LoadedModel:
         self._plan = plan
         code = plan.code
         self._imported = ImportedModel(code, plan.name, plan.metrics, plan.control)
-        self._loop = InstanceLoop(plan.name, self._imported.namespace.active)
+        self._loop = InstanceLoop(plan.name, self._imported.namespace)
         try:
             with self._imported.errors():
                 self._model = self._imported.model_class()
@@ -270,6 +276,15 @@ class LoadedModel:
         except BaseException:
             self._imported.close()
             raise
+        self.readiness: ReadinessCheck | None = None
+        if _has_is_ready(self._model):
+            self.readiness = ReadinessCheck(
+                self._model,
+                plan.name,
+                namespace=self._imported.namespace,
+                describe=self._imported.describe,
+                loop=self._loop,
+            )
         self.contract = Contract(
             self._model,
             model_name=code.model_name,
@@ -292,7 +307,14 @@ class LoadedModel:
 
     def close(self) -> None:
         """Call `finalize` and let go of the model; its exceptions are only logged."""
-        self._loop.stop()
+        limit_s = None if self.readiness is None else self.readiness.close()
+        if not self._loop.stop(limit_s):
+            _log.warning(
+                "instance '%s': is_ready does not end, its event loop is left behind",
+                self._plan.name,
+            )
+        if self.readiness is not None:
+            self.readiness.join()
         self._imported.bls.is_open = False
         try:
             with self._imported.errors():
@@ -305,6 +327,14 @@ class LoadedModel:
         self.contract.release()
         del self._model
         self._imported.close()
+
+
+def _has_is_ready(model: Any) -> bool:
+    """Whether there is `is_ready`, recorded once, right after `initialize`, as on Triton."""
+    try:
+        return hasattr(model, "is_ready")
+    except Exception:  # a property or `__getattr__` of the model's; to C++ code that means no
+        return False
 
 
 def _initialize_args(plan: InstancePlan) -> dict[str, str]:

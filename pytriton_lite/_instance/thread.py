@@ -47,6 +47,7 @@ class ThreadInstance(Instance):
         try:
             try:
                 model = LoadedModel(self.plan, is_inline=False)
+                self.readiness = model.readiness
             except BaseException as error:
                 self._failure = error
                 return

@@ -39,6 +39,7 @@ def main(repository: str) -> str:
         assert_type(model.name, str)
         assert_type(model.version, int)
         assert_type(model.ready(), bool)
+        assert_type(model.ready(raise_on_error=True), bool)
         assert_type(model.config(), dict[str, Any])
         assert_type(server.index(), list[ptl.ModelIndexEntry])
         out = response.outputs["OUT"]
