@@ -2,7 +2,7 @@
 
 A request passes these modules in this order: `server`, `model`, `_options`, `_repository`,
 `_backend`, `_config`, `_loading`, `_instance`, `pb_utils`, with `_core` (compiled) below all
-of them and `errors`, `_dtypes` and `_metrics` shared.
+of them and `errors`, `_dtypes`, `_metrics` and `_control` shared.
 """
 
 from __future__ import annotations

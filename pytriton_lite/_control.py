@@ -15,7 +15,8 @@ from pytriton_lite.errors import UnavailableError
 class ModelControl(Protocol):
     """A server's models, as one loaded model version reaches them. Thread-safe.
 
-    All methods raise UnavailableError ``Server not ready`` while the server starts or stops.
+    All methods but `endpoint` raise UnavailableError ``Server not ready`` while the server starts
+    or stops.
     """
 
     def load(self, name: str, parameters: Mapping[str, str | bytes]) -> None:

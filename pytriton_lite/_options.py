@@ -85,7 +85,8 @@ class Options:
     server_id
         Name of the server in its metadata.
     model_control_mode, startup_models
-        ``EXPLICIT`` loads `startup_models` only (``["*"]``: all) and allows `Server.load`.
+        ``EXPLICIT`` loads `startup_models` only (``["*"]``: all) and allows `Server.load`, and
+        models to use `pb_utils.load_model`.
     exit_on_error
         Whether a failed load makes `Server.start` fail. Default True.
     exit_timeout
