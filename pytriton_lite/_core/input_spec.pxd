@@ -25,6 +25,7 @@ cdef class InputSpec:
     cdef int required_count
     cdef int total_count
     cdef bint share_memory
+    cdef bint cpu_only
 
     cdef InferenceRequest build(self, object inputs, str request_id)
     cdef Tensor _wrap(self, InputEntry entry, object value, int64_t *batch)
