@@ -506,7 +506,9 @@ def test_preferred_memory():
 )
 def test_device_ids_of_preferred_memory(device_id):
     PreferredMemory(pb_utils.TRITONSERVER_MEMORY_GPU, device_id)
-    PreferredMemory(preferred_device_id=device_id, preferred_memory_type=pb_utils.TRITONSERVER_MEMORY_GPU)
+    PreferredMemory(
+        preferred_device_id=device_id, preferred_memory_type=pb_utils.TRITONSERVER_MEMORY_GPU
+    )
 
 
 def test_preferred_memory_cannot_be_copied():
