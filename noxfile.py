@@ -16,6 +16,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def frameworks(session: nox.Session) -> None:
+    """Test with torch and JAX as well."""
+    session.install("-e", ".[test,frameworks]", "--constraint", ".ci/constraints.txt")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python="3.11")
 def lowest(session: nox.Session) -> None:
     """Test with the oldest numpy and protobuf that are allowed."""
     oldest = ("numpy==1.26.0", "protobuf==4.25.0", "typing-extensions==4.6.0")

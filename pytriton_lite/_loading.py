@@ -20,7 +20,7 @@ from pytriton_lite._config.json_form import to_json
 from pytriton_lite._config.model_config import InstanceGroupSettings, ModelSettings, settings_of
 from pytriton_lite._config.normalize import deduce_backend, fill_defaults, resolve_instance_groups
 from pytriton_lite._config.pbtxt import parse_pbtxt
-from pytriton_lite._config.validate import validate_general, validate_io
+from pytriton_lite._config.validate import validate_general, validate_io, validate_parameters
 from pytriton_lite._control import ModelControl
 from pytriton_lite._core.calls import ServedVersion
 from pytriton_lite._core.input_spec import InputEntry, InputSpec
@@ -183,6 +183,7 @@ class LoadedVersion:
             ],
             tuple(dict.fromkeys(output.name for output in self.settings.outputs)),
             share_memory=options.share_memory,
+            cpu_only=self.settings.parameters.get("FORCE_CPU_ONLY_INPUT_TENSORS") != "no",
         )
         home = InlineInstance if is_inline else ThreadInstance
         self.instances: list[Instance] = [
@@ -271,6 +272,7 @@ def _completed(message: Any, code: ModelCode, options: Options) -> Any:
     completed.CopyFrom(message)
     completed.runtime = code.backend.runtime
     resolve_instance_groups(completed)
+    validate_parameters(completed)
     if not options.strict_model_config:
         returned = auto_complete(code, to_json(completed))
         if returned is not None:

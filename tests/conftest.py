@@ -14,6 +14,15 @@ import pytriton_lite as ptl
 from tests.support.repository import RepositoryBuilder
 
 
+def pytest_collection_finish() -> None:
+    """Spare `gc.collect()` what the test modules imported.
+
+    It stays anyway, and with torch and JAX looking through it takes most of a test's time.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(params=["inline", "thread"])
 def execution(request: pytest.FixtureRequest) -> str:
     """Each execution mode in turn."""

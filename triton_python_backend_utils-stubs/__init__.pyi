@@ -418,6 +418,7 @@ class PreferredMemory:
     """
 
     def __init__(self, preferred_memory_type: MemoryType, preferred_device_id: int = 0) -> None: ...
+    def __reduce__(self) -> NoReturn: ...
 
 @final
 class InferenceResponse:

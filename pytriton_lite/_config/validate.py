@@ -1,6 +1,7 @@
 """Triton's checks of a configuration, with Triton's texts.
 
-Two steps, as there: `validate_general` before the model is looked at, and
+Three steps, as there: `validate_general` before the model is looked at,
+`validate_parameters` by the Python backend before it starts the model's code, and
 `validate_io` on what auto-complete made of it. The first failure wins, so the
 order of the checks matters. All orders and texts were seen on Triton 2.51,
 except those of ``model_metrics``, which it does not know.
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from .._dtypes import BY_CONFIG_NAME
-from ..errors import ConfigError
+from ..errors import ConfigError, UnsupportedError
 from .schema import ConfigMessage
 from .suggest import with_note
 
@@ -35,6 +36,7 @@ _CORRELATION_ID_TYPES = tuple(
     for name in ("TYPE_UINT64", "TYPE_INT64", "TYPE_UINT32", "TYPE_INT32", "TYPE_STRING")
 )
 
+_FORCE_CPU = "FORCE_CPU_ONLY_INPUT_TENSORS"
 _WILDCARD = -1
 _IMAGE_RANK = 3
 
@@ -276,6 +278,25 @@ def _check_metrics(message: ConfigMessage) -> None:
             _fail(message, "metric control must specify 'histogram_options'")
         if not control.histogram_options.buckets:
             _fail(message, "histogram options must specify non-empty 'buckets'")
+
+
+# --- parameters of the Python backend ---
+
+
+def validate_parameters(message: ConfigMessage) -> None:
+    """Check the parameters that the Python backend itself reads.
+
+    Raises
+    ------
+    UnsupportedError
+        `FORCE_CPU_ONLY_INPUT_TENSORS` is neither ``yes`` nor ``no``. The stray quote
+        of the text is Triton's.
+    """
+    if _FORCE_CPU not in message.parameters:
+        return
+    value = message.parameters[_FORCE_CPU].string_value
+    if value not in ("yes", "no"):
+        raise UnsupportedError(f"Incorrect value for {_FORCE_CPU}: {value}'", model=message.name)
 
 
 # --- inputs and outputs ---

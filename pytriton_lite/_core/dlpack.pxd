@@ -16,6 +16,7 @@ cdef class DLPackTensor:
     cdef object array(self)
 
 
+cdef int refuse_negated(object source) except -1
 cdef DLPackTensor consume(object capsule)
 cdef object export_array(object array, int data_type, bint versioned, uint64_t flags)
 cdef object export_device(DLPackTensor source, bint versioned)

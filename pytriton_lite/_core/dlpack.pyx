@@ -15,6 +15,8 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+import sys
+
 from pytriton_lite._core cimport array as arrays
 from pytriton_lite._core.array cimport (
     DT_BF16, DT_BOOL, DT_FP16, DT_FP32, DT_FP64, DT_INT8, DT_INVALID, DT_UINT8, ArrayView,
@@ -132,6 +134,14 @@ cdef class DLPackTensor:
             <char *> self.tensor.data + self.tensor.byte_offset, self.tensor.ndim, self.tensor.shape,
             self.tensor.strides, self.data_type, self, not self.is_read_only,
         )
+
+
+cdef int refuse_negated(object source) except -1:
+    """Refuse a torch tensor whose values are the negated memory: torch exports the memory as it is."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(source, torch.Tensor) and source.is_neg():
+        raise BufferError("Can't export tensors with the negative bit set, use tensor.resolve_neg()")
+    return 0
 
 
 cdef DLPackTensor consume(object capsule):

@@ -25,6 +25,7 @@ cdef class InputSpec:
     cdef int required_count
     cdef int total_count
     cdef bint share_memory
+    cdef bint cpu_only
 
     cdef InferenceRequest build(self, object inputs, str request_id)
     cdef InferenceRequest build_for(self, InferenceRequest source)

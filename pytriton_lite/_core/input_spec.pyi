@@ -26,6 +26,7 @@ class InputSpec:
         output_names: tuple[str, ...],
         *,
         share_memory: bool,
+        cpu_only: bool = ...,
     ) -> None: ...
     @property
     def model_name(self) -> str: ...

@@ -26,8 +26,9 @@ from pytriton_lite._core.message cimport InferenceRequest, RequestDetails
 from pytriton_lite._core.reply cimport Tensor as PublicTensor
 from pytriton_lite._core.reply import Tensor as PublicTensorType
 from pytriton_lite._core.tensor cimport SpareArray, Tensor, input_tensor
+from pytriton_lite._device import is_cpu_device, to_cpu
 from pytriton_lite._dtypes import BY_NUMBER
-from pytriton_lite.errors import InvalidArgumentError, TritonError
+from pytriton_lite.errors import InvalidArgumentError, TritonError, UnsupportedError
 
 cdef str _NOTE = (
     "NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be "
@@ -83,11 +84,13 @@ cdef class InputSpec:
         All configured outputs, in order: what a request that names none asks for.
     share_memory
         Let model code see the caller's arrays themselves instead of private copies.
+    cpu_only
+        Copy inputs that are on a device to the CPU.
     """
 
     def __init__(
         self, str model_name, int max_batch_size, list entries, tuple output_names, *,
-        bint share_memory,
+        bint share_memory, bint cpu_only=True,
     ):
         cdef InputEntry entry
         self.model_name = model_name
@@ -98,6 +101,7 @@ cdef class InputSpec:
         self.required_count = 0
         self.total_count = len(entries)
         self.share_memory = share_memory
+        self.cpu_only = cpu_only
         for entry in entries:
             self.by_name.setdefault(entry.name, entry)
             self.required_count += not entry.is_optional
@@ -387,10 +391,9 @@ cdef class InputSpec:
         """(payload, data type, shape as the client gave it) of any kind of input."""
         cdef PublicTensor public
         if not isinstance(value, np.ndarray):
-            if type(value) is not PublicTensorType and hasattr(value, "__dlpack__") and not isinstance(
-                value, np.generic
-            ):
-                value = self._from_dlpack(entry, value, prefix)
+            if hasattr(value, "__dlpack__") and not isinstance(value, np.generic):
+                if type(value) is not PublicTensorType or self._is_to_move(value):
+                    value = self._from_dlpack(entry, value, prefix)
             if type(value) is PublicTensorType:
                 public = value
                 if public.type_number == DT_BYTES or type(public.payload) is DLPackTensor:
@@ -399,10 +402,19 @@ cdef class InputSpec:
             value = self._array_of(entry, value, prefix)
         return self._from_array(entry, value, prefix)
 
+    def _is_to_move(self, value):
+        return self.cpu_only and hasattr(value, "__dlpack_device__") and not is_cpu_device(
+            value.__dlpack_device__()
+        )
+
     def _from_dlpack(self, InputEntry entry, value, str prefix):
         try:
-            return PublicTensorType.from_dlpack(value)
-        except (BufferError, TypeError) as error:
+            return to_cpu(value) if self._is_to_move(value) else PublicTensorType.from_dlpack(value)
+        except UnsupportedError as error:
+            raise UnsupportedError(
+                f"{prefix}input '{entry.name}' of model '{self.model_name}' {error}", model=self.model_name,
+            ) from error
+        except Exception as error:  # producers raise what they like
             raise InvalidArgumentError(
                 f"{prefix}input '{entry.name}' of model '{self.model_name}' cannot be taken by DLPack: "
                 f"{error}", model=self.model_name,

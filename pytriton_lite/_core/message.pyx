@@ -5,6 +5,7 @@ from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 
 import json
+import operator
 import sys
 
 from pytriton_lite._core.native_enum import ErrorCodeValue, MemoryType
@@ -110,14 +111,21 @@ cdef class PreferredMemory:
     cdef readonly long _device_id
 
     def __init__(self, preferred_memory_type=None, preferred_device_id=0, *args, **kwargs):
-        if (type(preferred_memory_type) is not MemoryType or type(preferred_device_id) is not int
-                or not -(1 << 63) <= preferred_device_id < 1 << 63 or args or kwargs):
+        try:
+            device_id = operator.index(preferred_device_id)
+        except TypeError:
+            device_id = None
+        if (type(preferred_memory_type) is not MemoryType or device_id is None
+                or not -(1 << 63) <= device_id < 1 << 63 or args or kwargs):
             raise wrong_arguments(
                 "__init__", "constructor", _MEMORY,
                 (preferred_memory_type, preferred_device_id, *args), kwargs,
             )
         self._type = preferred_memory_type
-        self._device_id = preferred_device_id
+        self._device_id = device_id
+
+    def __reduce__(self):
+        raise TypeError("cannot pickle 'c_python_backend_utils.PreferredMemory' object")
 
 
 @cython.final

@@ -11,7 +11,9 @@ import numpy as np
 from pytriton_lite._core cimport array as arrays
 from pytriton_lite._core.array cimport DT_BF16, DT_BYTES, DT_INVALID, ArrayView
 from pytriton_lite._core.bytes_tensor cimport to_bytes_elements
-from pytriton_lite._core.dlpack cimport DLPackTensor, consume, export_array, export_device
+from pytriton_lite._core.dlpack cimport (
+    DLPackTensor, consume, export_array, export_device, refuse_negated,
+)
 from pytriton_lite._core.bytes_tensor import deserialize_bytes_tensor
 from pytriton_lite._dtypes import BY_NUMBER, BY_PROTOCOL_NAME, DataType
 from pytriton_lite.errors import InvalidArgumentError, UnsupportedError
@@ -207,11 +209,15 @@ cdef Tensor _from_dlpack(object source):
     elif not hasattr(source, "__dlpack__"):
         raise TypeError(f"{type(source).__name__!r} has no __dlpack__ and is no DLPack capsule")
     else:
+        refuse_negated(source)
+        # Without a stream torch does not wait for work under way; see `_capsule_of` in tensor.pyx.
+        device = source.__dlpack_device__() if hasattr(source, "__dlpack_device__") else (1, 0)
+        stream = {"stream": 1} if device[0] == 2 else {}
         # Producers that know no versions refuse the keyword: ask them again without.
         try:
-            capsule = source.__dlpack__(max_version=(1, 0))
+            capsule = source.__dlpack__(max_version=(1, 0), **stream)
         except TypeError:
-            capsule = source.__dlpack__()
+            capsule = source.__dlpack__(**stream)
     taken = consume(capsule)
     if not taken.is_on_cpu():
         if not taken.is_contiguous():

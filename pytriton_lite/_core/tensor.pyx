@@ -19,7 +19,9 @@ from numpy import ndarray
 from pytriton_lite._core cimport array as arrays
 from pytriton_lite._core.array cimport DT_BF16, DT_BYTES, DT_INVALID, ArrayView
 from pytriton_lite._core.bytes_tensor cimport to_bytes_elements
-from pytriton_lite._core.dlpack cimport DLPackTensor, consume, export_array, export_device
+from pytriton_lite._core.dlpack cimport (
+    DLPackTensor, consume, export_array, export_device, refuse_negated,
+)
 
 cdef extern from *:
     """
@@ -338,9 +340,11 @@ cdef object _capsule_of(object source):
             "Provided tensor is not supported. Tensor must be a DLPack capsule"
             "         or have `__dlpack__` and `__dlpack_device__` attributes"
         ) from None
+    refuse_negated(source)
     if device[0] == 2:
-        # 2 is the per-thread default stream: the producer's work is ordered before ours.
-        return produce(source, stream=2)
+        # The legacy default stream, the only one that every producer takes (torch refuses 2, the
+        # per-thread one): what the producer has queued so far is ordered before it.
+        return produce(source, stream=1)
     return produce(source, stream=None)
 
 

@@ -6,6 +6,9 @@ before a block, which readers do not see, gives it another meaning:
 * ``<!-- file: models/m/1/model.py -->``: the block is that file. A file ``test_*.py`` is run by
   pytest.
 * ``<!-- output -->``: what the Python block before it prints.
+
+A comment ``<!-- needs: torch jax -->`` skips the blocks of its page where one of these is not
+installed.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ _FENCE = re.compile(
     r"```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+_NEEDS = re.compile(r"^<!-- needs: (.*) -->$", re.MULTILINE)
 _LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
 
 
@@ -73,6 +77,8 @@ def run_tests(file: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
 def test_blocks_run(page, tmp_path, monkeypatch, capsys):
+    for module in " ".join(_NEEDS.findall(page.read_text())).split():
+        pytest.importorskip(module, reason="needs pytriton_lite[frameworks]")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     stops = []

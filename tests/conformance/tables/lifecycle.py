@@ -42,6 +42,12 @@ def with_class(name: str, *methods: str, top: str = "") -> ModelFiles:
     )
 
 
+def force_cpu(value: str) -> str:
+    """Return the parameter that says where the model wants its inputs."""
+    key = "FORCE_CPU_ONLY_INPUT_TENSORS"
+    return f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
+
+
 GROUPS = {
     "group_none": "",
     "group_empty": "instance_group [ { } ]",
@@ -62,6 +68,15 @@ MANY = {
     "groups_count_2": "instance_group [ { count: 2 kind: KIND_CPU } ]",
     "groups_named": 'instance_group [ { name: "a" count: 2 kind: KIND_CPU }, { kind: KIND_CPU } ]',
 }
+FORCE_CPU = {
+    "force_cpu_yes": "yes",
+    "force_cpu_no": "no",
+    "force_cpu_other": "maybe",
+    "force_cpu_empty": "",
+    "force_cpu_upper": "YES",
+    "force_cpu_blank": " yes",
+    "force_cpu_quote": "a'b",
+}
 RICH_CONFIG = """
 max_batch_size: 8
 parameters { key: "threshold" value { string_value: "0.5" } }
@@ -78,6 +93,8 @@ MODELS = (
     asked("args_types", "sorted({type(x).__name__ for pair in self.args.items() for x in pair})"),
     *(asked(name, INSTANCE, config) for name, config in GROUPS.items()),
     *(asked(name, INSTANCES, config, initialize=COUNT_INSTANCES) for name, config in MANY.items()),
+    *(asked(name, "'loaded'", force_cpu(value)) for name, value in FORCE_CPU.items()),
+    plain("force_cpu_before_the_code", "syntax error(", force_cpu("maybe")),
     asked("working_directory", "os.getcwd() == os.path.realpath('.')"),
     asked(
         "main_thread",

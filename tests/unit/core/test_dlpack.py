@@ -617,8 +617,8 @@ NOWHERE = 0x7F00_DEAD_B000  # never read: a CUDA address means nothing to the CP
 def test_pb_passes_cuda_memory_through():
     producer = Producer(NOWHERE, (2, 3), device=(2, 1), byte_offset=64)
     tensor = pb_utils.Tensor.from_dlpack("T", producer)
-    # Not the legacy default stream; 2 is the per-thread default stream of the standard.
-    assert producer.stream == 2
+    # 1 is the legacy default stream of the standard; torch refuses 2, the per-thread one.
+    assert producer.stream == 1
     assert tensor.is_cpu() is False
     assert tensor.shape() == [2, 3]
     assert tensor.__dlpack_device__() == (2, 1)
@@ -658,6 +658,20 @@ def test_public_passes_cuda_memory_through():
     del tensor, struct
     gc.collect()
     assert producer.deleted == 1
+
+
+@pytest.mark.parametrize("kind", [Producer, VersionedProducer])
+def test_public_has_a_cuda_producer_wait(kind):
+    # Without a stream, torch hands out memory that is still being written.
+    producer = kind(NOWHERE, (4,), device=CUDA)
+    ptl.Tensor.from_dlpack(producer)
+    assert producer.stream == 1
+
+
+def test_public_names_no_stream_to_a_cpu_producer(floats):
+    producer = VersionedProducer(floats, version=(1, 0))
+    ptl.Tensor.from_dlpack(producer)
+    assert producer.stream is None
 
 
 def test_cuda_memory_through_both_classes():

@@ -7,6 +7,9 @@ reports one in the order of a hash table and we report the first of the request.
 
 from __future__ import annotations
 
+import sys
+import types
+
 import numpy as np
 import pytest
 
@@ -31,9 +34,14 @@ def entry(name, data_type, dims, reshape=None, *, optional=False):
     return InputEntry(name, data_type, dims, reshape, optional)
 
 
-def make(name, *entries, max_batch_size=0, share_memory=False):
+def make(name, *entries, max_batch_size=0, share_memory=False, cpu_only=True):
     return InputSpec(
-        name, max_batch_size, list(entries), ("OUT0", "OUT1"), share_memory=share_memory
+        name,
+        max_batch_size,
+        list(entries),
+        ("OUT0", "OUT1"),
+        share_memory=share_memory,
+        cpu_only=cpu_only,
     )
 
 
@@ -634,12 +642,130 @@ def test_pb_tensor_is_a_dlpack_producer():
 
 def test_cuda_producer_is_passed_through():
     producer = Producer(0x7F00_0000_1000, (3,), device=CUDA)
-    (tensor,) = spec_of(FP32).request({"X": producer}).inputs()
+    (tensor,) = spec_of(FP32, cpu_only=False).request({"X": producer}).inputs()
     assert tensor.is_cpu() is False
     assert tensor.shape() == [3]
     assert tensor.__dlpack_device__() == CUDA
     del tensor
     assert producer.deleted == 1
+
+
+def test_public_cuda_tensor_is_passed_through():
+    public = ptl.Tensor.from_dlpack(Producer(0x7F00_0000_1000, (3,), device=CUDA))
+    (tensor,) = spec_of(FP32, cpu_only=False).request({"X": public}).inputs()
+    assert tensor.__dlpack_device__() == CUDA
+
+
+def test_wrong_cuda_inputs_are_refused_as_on_the_cpu():
+    spec = spec_of(FP32, cpu_only=False)
+    producer = Producer(0x7F00_0000_1000, (3, 1), device=CUDA)
+    with pytest.raises(ptl.InvalidArgumentError, match=r"Expected \[-1\], got \[3,1\]"):
+        spec.request({"X": producer})
+    assert producer.deleted == 1
+    with pytest.raises(ptl.InvalidArgumentError, match="must be C-contiguous"):
+        spec.request({"X": Producer(0x7F00_0000_1000, (3,), (2,), device=CUDA)})
+
+
+class Copying(Producer):
+    """A CUDA producer that copies to the CPU itself, as the array API standard describes."""
+
+    asked = None
+
+    def __dlpack__(self, *, stream=None, max_version=None, dl_device=None):
+        self.asked = dl_device
+        if dl_device is None:
+            return self.capsule()
+        return Producer(f32(3), version=(1, 0)).capsule()
+
+
+@pytest.mark.parametrize("wrap", [lambda p: p, ptl.Tensor.from_dlpack], ids=["own", "public"])
+def test_cuda_input_is_copied_by_its_producer(wrap, fake_library):
+    producer = Copying(0x7F00_0000_1000, (3,), device=CUDA)
+    fake_library("cupy", from_dlpack=lambda _: types.SimpleNamespace(get=lambda: -f32(3)))
+    (tensor,) = spec_of(FP32).request({"X": wrap(producer)}).inputs()
+    assert tensor.is_cpu()
+    # Wrapped, the producer is out of reach, and a library has to copy.
+    assert producer.asked == (None if wrap is ptl.Tensor.from_dlpack else (1, 0))
+    sign = -1 if wrap is ptl.Tensor.from_dlpack else 1
+    assert tensor.as_numpy().tolist() == [0, sign * 1, sign * 2]
+
+
+@pytest.fixture
+def fake_library(monkeypatch):
+    """Put libraries that read devices into `sys.modules`; without one, none can be imported."""
+    for name in ("cupy", "torch"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+    def install(name, **functions):
+        module = types.ModuleType(name)
+        module.Tensor = type("Tensor", (), {})
+        for key, function in functions.items():
+            setattr(module, key, function)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    return install
+
+
+def test_cuda_input_is_copied_by_cupy_then_torch(fake_library):
+    seen = []
+
+    def read(source):
+        seen.append(source)
+        return types.SimpleNamespace(cpu=lambda: f32(2, 3).T)
+
+    def fail(source):
+        raise ValueError("no bfloat16")
+
+    fake_library("cupy", from_dlpack=fail)
+    fake_library("torch", from_dlpack=read)
+    producer = Producer(0x7F00_0000_1000, (3, 2), (1, 3), device=CUDA)
+    request = spec_of(FP32, (-1, -1)).request({"X": producer})
+    assert taken(request) == [("X", 11, [3, 2], [[0, 3], [1, 4], [2, 5]])]
+    assert seen == [producer]
+
+
+def test_cuda_input_with_no_way_to_copy(fake_library):
+    producer = Producer(0x7F00_0000_1000, (3,), device=CUDA)
+    with pytest.raises(ptl.UnsupportedError) as caught:
+        spec_of(FP32).request({"X": producer}, request_id="r")
+    assert str(caught.value) == (
+        "[request id: r] input 'X' of model 'm' is on device (2, 0), and to copy it to the CPU "
+        "'pytriton_lite[cuda]' (cupy) or torch must be installed; with the model parameter "
+        "FORCE_CPU_ONLY_INPUT_TENSORS set to 'no' the model gets it as it is"
+    )
+    assert caught.value.request_id == "r"
+
+    def fail(source):
+        raise RuntimeError("no driver")
+
+    fake_library("cupy", from_dlpack=fail)
+    with pytest.raises(ptl.UnsupportedError, match=r"installed \(cupy: RuntimeError: no driver\);"):
+        spec_of(FP32).request({"X": producer})
+
+
+def test_pinned_memory_stays(fake_library):
+    array = f32(3)
+    producer = Producer(array, device=(3, 0))
+    for value in (producer, ptl.Tensor.from_dlpack(producer)):
+        (tensor,) = spec_of(FP32).request({"X": value}).inputs()
+        assert memory(tensor) == array.ctypes.data
+
+
+@pytest.mark.parametrize("method", ["__dlpack__", "__dlpack_device__"])
+def test_whatever_a_producer_raises_names_the_input(method):
+    class Broken(Producer):
+        pass
+
+    def fail(self, *args, **kwargs):
+        raise RuntimeError("no such layout")
+
+    setattr(Broken, method, fail)
+    with pytest.raises(ptl.InvalidArgumentError) as caught:
+        spec_of(FP32).request({"X": Broken(f32(3))})
+    assert str(caught.value) == (
+        f"{UNKNOWN}input 'X' of model 'm' cannot be taken by DLPack: no such layout"
+    )
+    assert type(caught.value.__cause__) is RuntimeError
 
 
 def test_refused_producers_get_their_memory_back():

@@ -209,7 +209,8 @@ REQUESTS = st.one_of(
 )
 # What a caller's mistake may raise: our error, or an exception that the caller's own object
 # raised. Above all no InternalError, which would mean a defect of ours or of the model.
-EXPECTED = (ptl.InvalidArgumentError, TypeError, ValueError)
+# UnsupportedError is for memory of a device that nothing here can read.
+EXPECTED = (ptl.InvalidArgumentError, ptl.UnsupportedError, TypeError, ValueError)
 
 
 def is_maker(value):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -505,12 +507,33 @@ def test_preferred_memory():
     assert make_request(preferred_memory=memory).inputs() == []
 
 
+# As observed on Triton 2.51.
+@pytest.mark.parametrize(
+    "device_id", [0, 1, -1, True, np.int64(1), np.int32(1), 2**63 - 1, -(2**63)], ids=repr
+)
+def test_device_ids_of_preferred_memory(device_id):
+    PreferredMemory(pb_utils.TRITONSERVER_MEMORY_GPU, device_id)
+    PreferredMemory(
+        preferred_device_id=device_id, preferred_memory_type=pb_utils.TRITONSERVER_MEMORY_GPU
+    )
+
+
+def test_preferred_memory_cannot_be_copied():
+    memory = PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU)
+    for copy_of in (pickle.dumps, copy.copy):
+        with pytest.raises(TypeError, match=r"^cannot pickle '.*\.PreferredMemory' object$"):
+            copy_of(memory)
+
+
 @pytest.mark.parametrize(
     "args",
     [
         (),
         (0,),
         (1, 0),
+        (pb_utils.TRITONSERVER_MEMORY_CPU, 1.0),
+        (pb_utils.TRITONSERVER_MEMORY_CPU, 2**63),
+        (pb_utils.TRITONSERVER_MEMORY_CPU, -(2**63) - 1),
         (None,),
         ("TRITONSERVER_MEMORY_CPU",),
         (pb_utils.TRITONSERVER_MEMORY_CPU, "0"),

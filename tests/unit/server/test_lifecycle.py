@@ -18,6 +18,7 @@ import pytest
 
 import pytriton_lite as ptl
 from tests.support.repository import ECHO_CONFIG, RepositoryBuilder, echo_model
+from tests.unit.core.producers import CUDA, Producer
 
 Serve = Callable[..., ptl.Server]
 X = np.float32([1, 2])
@@ -488,6 +489,50 @@ def test_unsupported_features_are_refused_at_load(
     with pytest.raises(ptl.ModelLoadError, match=words) as caught:
         serve()
     assert isinstance(caught.value.exceptions[0], ptl.UnsupportedError)
+
+
+FORCE_CPU = 'parameters {{ key: "FORCE_CPU_ONLY_INPUT_TENSORS" value {{ string_value: "{}" }} }}'
+
+
+# Observed on Triton 2.51, which looks at the parameter before it starts the model's code.
+@pytest.mark.parametrize("value", ["maybe", "", "YES", " yes", "a'b", "true"])
+@pytest.mark.parametrize("source", [echo_model(), "syntax error("], ids=["good", "broken"])
+def test_wrong_force_cpu_only_input_tensors(
+    repository: RepositoryBuilder, serve: Serve, value: str, source: str
+) -> None:
+    config = ECHO_CONFIG + FORCE_CPU.format(value)
+    repository.model("m", source, config=config)
+    server = serve(exit_on_error=False)
+    assert server["m"].reason == (
+        f"Unsupported: Incorrect value for FORCE_CPU_ONLY_INPUT_TENSORS: {value}'"
+    )
+    with pytest.raises(ptl.ModelLoadError) as caught:
+        serve()
+    assert isinstance(caught.value.exceptions[0], ptl.UnsupportedError)
+
+
+@pytest.mark.parametrize("value", ["yes", "no"])
+def test_force_cpu_only_input_tensors_means_nothing_on_the_cpu(
+    repository: RepositoryBuilder, serve: Serve, execution: str, value: str
+) -> None:
+    repository.model("m", echo_model(), config=ECHO_CONFIG + FORCE_CPU.format(value))
+    assert serve(execution=execution)["m"]({"IN": X})["OUT"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(("value", "is_cpu"), [("yes", True), ("no", False)])
+def test_where_device_inputs_go(
+    repository: RepositoryBuilder, serve: Serve, execution: str, value: str, is_cpu: bool
+) -> None:
+    class OnDevice(Producer):
+        def __dlpack__(self, *, stream=None, max_version=None, dl_device=None):
+            return (self if dl_device is None else Producer(X, version=(1, 0))).capsule()
+
+    source = echo_model().replace(".as_numpy()", "")
+    body = "def answer(tensor, request): return np.float32([tensor.is_cpu()])"
+    source = source.replace("def answer(x, request): return x", body)
+    repository.model("m", source, config=ECHO_CONFIG + FORCE_CPU.format(value))
+    nowhere = OnDevice(0x7F00_0000_1000, (2,), device=CUDA)
+    assert serve(execution=execution)["m"]({"IN": nowhere})["OUT"].tolist() == [is_cpu]
 
 
 def test_dynamic_batching_warns_and_serves(
