@@ -25,6 +25,7 @@ from pytriton_lite._control import ModelControl
 from pytriton_lite._core.calls import ServedVersion
 from pytriton_lite._core.input_spec import InputEntry, InputSpec
 from pytriton_lite._core.queue import RequestQueue
+from pytriton_lite._core.statistics import VersionStatistics
 from pytriton_lite._instance.base import Instance
 from pytriton_lite._instance.inline import InlineInstance
 from pytriton_lite._instance.loader import InstancePlan, ModelCode, auto_complete
@@ -260,6 +261,22 @@ class LoadedVersion:
     def stop(self) -> None:
         """Close and finish."""
         self.finish(self.close())
+
+    @property
+    def statistics(self) -> VersionStatistics:
+        """What was served since the load."""
+        return self._queue.statistics
+
+    @property
+    def pending_count(self) -> int:
+        """Requests that wait for an instance."""
+        return self._queue.depth
+
+    @property
+    def metric_labels(self) -> dict[str, str]:
+        """Labels of its series in Triton's own metrics."""
+        tags = {f"_{key}": value for key, value in self.settings.metric_tags.items()}
+        return {"model": self.name, "version": str(self.version), **tags}
 
     def config(self) -> dict[str, Any]:
         """The completed configuration in Triton's JSON form; a new dict per call."""

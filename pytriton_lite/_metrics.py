@@ -1,4 +1,4 @@
-"""Custom metrics of one server: families, their series, and the Prometheus text of them.
+"""Metrics of one server: custom families and their series, and the Prometheus text of all.
 
 A family and a series are there as long as somebody holds them. The registry holds them
 weakly; who holds them is the matter of `pb_utils.metrics`. Texts of errors are those of
@@ -14,12 +14,14 @@ import math
 import re
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
 from typing_extensions import override
+
+from pytriton_lite._core.statistics import FAILURE_REASONS, VersionStatistics
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -243,10 +245,90 @@ class MetricRegistry:
             raise MetricError("Family name already exists with different type")
         return found
 
-    def text(self) -> str:
-        """All series in the text format of Prometheus."""
-        families = [f for f in (ref() for ref in self._families.valuerefs()) if f is not None]
-        return "".join(f"{line}\n" for family in families for line in family.lines())
+    def text(self, loaded: Iterable[VersionCounters] = ()) -> str:
+        """All series in the text format of Prometheus, Triton's own of `loaded` versions first."""
+        families = {
+            family.name: family
+            for family in (ref() for ref in self._families.valuerefs())
+            if family is not None
+        }
+        lines: list[str] = []
+        for name, own in _own_lines(list(loaded)).items():
+            lines += own
+            if name in families:  # of a model that took the same name: one family, as on Triton
+                lines += [x for x in families.pop(name).lines() if not x.startswith("#")]
+        for family in families.values():
+            lines += family.lines()
+        return "".join(f"{line}\n" for line in lines)
+
+
+class VersionCounters(Protocol):
+    """A loaded model version, as Triton's own metrics see it."""
+
+    @property
+    def metric_labels(self) -> Mapping[str, str]:
+        """Labels of its series: model, version and the tags of its configuration."""
+
+    @property
+    def statistics(self) -> VersionStatistics:
+        """What it has counted."""
+
+    @property
+    def pending_count(self) -> int:
+        """Requests that wait for an instance."""
+
+
+_OWN = {
+    "request_success": "Number of successful inference requests, all batch sizes",
+    "request_failure": "Number of failed inference requests, all batch sizes",
+    "count": "Number of inferences performed (does not include cached requests)",
+    "exec_count": "Number of model executions performed (does not include cached requests)",
+    "request_duration_us": (
+        "Cumulative inference request duration in microseconds (includes cached requests)"
+    ),
+    "queue_duration_us": (
+        "Cumulative inference queuing duration in microseconds (includes cached requests)"
+    ),
+    "compute_input_duration_us": (
+        "Cumulative compute input duration in microseconds (does not include cached requests)"
+    ),
+    "compute_infer_duration_us": (
+        "Cumulative compute inference duration in microseconds (does not include cached requests)"
+    ),
+    "compute_output_duration_us": (
+        "Cumulative inference compute output duration in microseconds (does not include cached "
+        "requests)"
+    ),
+    "pending_request_count": (
+        "Instantaneous number of pending requests awaiting execution per-model."
+    ),
+}
+"""Triton's own metrics by the end of their name, with Triton's descriptions."""
+
+
+def _own_lines(loaded: Sequence[VersionCounters]) -> dict[str, list[str]]:
+    if not loaded:
+        return {}
+    values: dict[str, list[tuple[dict[str, str], int]]] = {end: [] for end in _OWN}
+    for version in loaded:
+        labels = dict(version.metric_labels)
+        for end, value in version.statistics.counters().items():
+            values[end].append((labels, value))
+        values["pending_request_count"].append((labels, version.pending_count))
+        failures = zip(FAILURE_REASONS, version.statistics.failures(), strict=True)
+        values["request_failure"] += [
+            ({**labels, "reason": reason}, count) for reason, count in failures
+        ]
+    made = {}
+    for end, text in _OWN.items():
+        name = f"nv_inference_{end}"
+        kind = "gauge" if end == "pending_request_count" else "counter"
+        made[name] = [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+        made[name] += [
+            f"{name}{_labels_text(tuple(sorted(labels.items())))} {value}"
+            for labels, value in values[end]
+        ]
+    return made
 
 
 def _checked_labels(labels: Mapping[str, object], *, is_histogram: bool) -> Labels:

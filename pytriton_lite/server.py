@@ -289,9 +289,9 @@ class Server:
         return self.live() and self._loaded.all_ready()
 
     def metrics(self) -> str:
-        """Custom metrics of all models, in the text format of Prometheus.
+        """Metrics of all models, in the text format of Prometheus.
 
-        Triton's own metrics (``nv_...``) are not in it yet; they will follow with statistics.
+        Triton's own for each loaded version (``nv_inference_...``), then the custom ones.
 
         Raises
         ------
@@ -308,7 +308,7 @@ class Server:
         registry = self._loaded.metrics
         if not registry.is_enabled:
             raise UnsupportedError("metrics are not supported: the server has metrics=False")
-        return registry.text()
+        return registry.text(self._loaded.loaded_versions())
 
     def metadata(self) -> dict[str, Any]:
         """Name, version and extensions, as in the KServe v2 protocol."""

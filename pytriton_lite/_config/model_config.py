@@ -114,6 +114,8 @@ class ModelSettings:
         Set when ``scheduler`` is ``dynamic_batching``.
     parameters
         Keys and ``string_value`` texts.
+    metric_tags
+        Labels of its metrics, without the underscore that Triton puts before them.
     json
         Triton's JSON text of the configuration, as models get it in ``args``.
     """
@@ -133,6 +135,7 @@ class ModelSettings:
     is_iterative: bool
     dynamic_batching: DynamicBatchingSettings | None
     parameters: dict[str, str]
+    metric_tags: dict[str, str]
     json: str
 
 
@@ -185,6 +188,7 @@ def settings_of(message: ConfigMessage) -> ModelSettings:
         parameters={
             key: message.parameters[key].string_value for key in sorted(message.parameters)
         },
+        metric_tags=dict(message.metric_tags),
         json=to_json(message),
     )
 

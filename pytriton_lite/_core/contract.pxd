@@ -22,6 +22,7 @@ cdef class Contract(AnswerMaker):
     cdef dict open_slots            # slots with a sender that is not closed -> None
     cdef uint32_t answers           # futex: changes with each one closed, while somebody waits
     cdef bint is_awaited
+    cdef bint has_failed            # the last `execute`, as a whole
     cdef public object scope        # what BLS requests of the model go through
     cdef CallSlot waits_for         # BLS request that `execute` waits for, on its own thread
 

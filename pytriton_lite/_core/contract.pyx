@@ -129,6 +129,7 @@ cdef class Contract(AnswerMaker):
         cdef PyObject *outer = ptl_current_contract
         cdef object returned
         request.home = self
+        self.has_failed = False
         set_current(<PyObject *> self)
         try:
             returned = self._execute([request])
@@ -237,18 +238,18 @@ cdef class Contract(AnswerMaker):
     cdef object _wait_for_sender(self, InferenceRequest request, Py_ssize_t holders):
         if request.sender is None:
             if reference_count(<PyObject *> request) <= holders:
-                self._let_go(request, holders)
-                return self.failure(
+                return self._fail(request, holders, self.failure(
                     "execute returned None in place of a response, but no response sender was taken that "
                     "could answer the request; real Triton would leave the client waiting for ever.",
                     None, request.id,
-                )
+                ))
             self.make_sender(request)  # whose end tells that the model has dropped the request
         self._let_go(request, holders)
         return PENDING
 
     cdef object _fail(self, InferenceRequest request, Py_ssize_t holders, object failure):
         cdef InferenceResponseSender sender = request.sender
+        self.has_failed = True
         if sender is not None:
             if not sender.fail(failure):
                 self._log_late(str(failure))

@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import Mapping
-from typing import Final, Literal, final, overload
+from typing import Final, Literal, NoReturn, final, overload
 
 from pytriton_lite._core.bls import ResponseIterator
 from pytriton_lite._core.native_enum import NativeEnum

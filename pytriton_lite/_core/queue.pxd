@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t
 
 from pytriton_lite._core.contract cimport Contract
 from pytriton_lite._core.slot cimport CallSlot
+from pytriton_lite._core.statistics cimport VersionStatistics
 from pytriton_lite._core.sync cimport ptl_queue, ptl_worker
 
 
@@ -18,6 +19,7 @@ cdef class RequestQueue:
     cdef readonly bint is_inline
     cdef readonly bint is_iterative
     cdef unsigned long sequences    # ids given to requests of iterative models that had none
+    cdef readonly VersionStatistics statistics
     cdef list executors
     cdef int generation             # of the process: a forked child has no worker threads
 

@@ -5,6 +5,7 @@ from typing_extensions import disjoint_base
 
 from pytriton_lite._core.contract import Contract
 from pytriton_lite._core.slot import CallSlot
+from pytriton_lite._core.statistics import VersionStatistics
 
 @final
 class Executor:
@@ -19,6 +20,8 @@ class RequestQueue:
     def is_inline(self) -> bool: ...
     @property
     def is_iterative(self) -> bool: ...
+    @property
+    def statistics(self) -> VersionStatistics: ...
     @property
     def depth(self) -> int: ...
     @property

@@ -16,6 +16,7 @@ from pytriton_lite._core.contract cimport PENDING, RESCHEDULED, Contract
 from pytriton_lite._core.message cimport InferenceRequest, RequestDetails
 from pytriton_lite._core.reply cimport InferenceResponse
 from pytriton_lite._core.slot cimport CallSlot, signal_slice
+from pytriton_lite._core.statistics cimport REASON_CANCELED, REASON_OTHER, VersionStatistics
 from pytriton_lite._core.sync cimport *
 from pytriton_lite.errors import (
     CancelledError, InternalError, RequestTimeoutError, UnavailableError,
@@ -73,6 +74,7 @@ cdef class RequestQueue:
         self.is_inline = is_inline
         self.is_iterative = is_iterative
         self.executors = []
+        self.statistics = VersionStatistics()
         self.generation = ptl_process_generation
 
     @property
@@ -102,6 +104,7 @@ cdef class RequestQueue:
         if self.generation != ptl_process_generation:
             raise self._forked_error()
         slice_ns = signal_slice()
+        slot.queued_ns = ptl_now_ns()
         Py_INCREF(slot)  # the queue's
         with nogil:
             refused = ptl_push(&self.queue, &slot.node, &slot.node, 1, &rung)
@@ -194,6 +197,7 @@ cdef class RequestQueue:
         while True:
             if ptl_move(&slot.node.word, PTL_QUEUED, PTL_ABANDONED):
                 slot.is_given_up = True
+                self.statistics.failed(REASON_CANCELED)
                 if ptl_remove(&self.queue, &slot.node):
                     Py_DECREF(slot)
                 slot.request = slot.notify = None
@@ -220,6 +224,7 @@ cdef class RequestQueue:
         """
         slot.is_given_up = True
         if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
+            self.statistics.failed(REASON_CANCELED)
             if ptl_remove(&self.queue, &slot.node):
                 Py_DECREF(slot)
             slot.request = None
@@ -249,11 +254,14 @@ cdef class RequestQueue:
         cdef ptl_node *first
         cdef ptl_node *last
         cdef int refused, count = len(slots)
+        cdef int64_t now
         if not count:
             return
         if self.generation != ptl_process_generation and not self.is_inline:
             raise self._forked_error()
+        now = ptl_now_ns()
         for slot in slots:
+            slot.queued_ns = now
             if self.is_iterative:
                 self._begin_sequence(slot)
             if before is not None:
@@ -287,6 +295,7 @@ cdef class RequestQueue:
             return self._lead(<Executor> worker.owner, slot, deadline_ns)
         if is_closed:
             raise self._closed_error()
+        slot.queued_ns = ptl_now_ns()
         Py_INCREF(slot)
         state = ptl_push_or_acquire(&self.queue, &slot.node, &worker)
         if state != 0:
@@ -319,6 +328,8 @@ cdef class RequestQueue:
     cdef object _run(self, Executor executor, CallSlot slot):
         """Run a slot that is RUNNING; its outcome, or PENDING when that goes to the slot later."""
         cdef InferenceRequest request = slot.request
+        cdef int64_t began = ptl_now_ns(), ended
+        cdef long batch_size = request.batch_size
         cdef object outcome
         slot.request = None
         request.slot = slot
@@ -326,10 +337,15 @@ cdef class RequestQueue:
         while True:
             # `request` is the only reference that the runtime holds.
             outcome = executor.contract.run(request, 1, slot.wants_arrays)
+            ended = ptl_now_ns()
+            self.statistics.executed(
+                slot.queued_ns or began, began, ended, batch_size, executor.contract.has_failed
+            )
             if outcome is RESCHEDULED:
                 request = executor.contract.again(request, 1)
                 if not slot.is_given_up:
                     slot.request = request
+                    slot.queued_ns = began = ended
                     if self._queue_again(slot):
                         return PENDING
                     slot.request = None
@@ -470,6 +486,7 @@ cdef class RequestQueue:
             Py_DECREF(slot)
             if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
                 count += 1
+                self.statistics.failed(REASON_OTHER)
                 slot.request = None
                 slot.finish_and_wake(make_error())
 

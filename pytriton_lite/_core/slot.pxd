@@ -44,6 +44,7 @@ cdef class CallSlot:
     cdef ptl_node node
     cdef InferenceRequest request   # until an instance takes it
     cdef readonly str request_id    # None when it has none
+    cdef int64_t queued_ns          # when it was queued; 0 for a caller who runs it at once
     cdef object outcome             # InferenceResponse, dict if `wants_arrays`, or the exception to raise
     cdef bint wants_arrays          # a dict of arrays is answer enough
     cdef object notify              # called with the slot when done; None when a thread waits

@@ -36,6 +36,7 @@ MODULES = (
     "reply",
     "sender",
     "slot",
+    "statistics",
     "tensor",
 )
 STUB = ROOT / "triton_python_backend_utils-stubs" / "__init__.pyi"

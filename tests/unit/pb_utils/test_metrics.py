@@ -605,8 +605,8 @@ def test_model_counts(repository: RepositoryBuilder, serve: Serve, execution: st
     server = serve(execution=execution)
     for _ in range(3):
         server["m"]({"IN": X})
-    assert server.metrics() == (
-        "# HELP app:requests Requests seen\n# TYPE app:requests counter\napp:requests 3\n"
+    assert server.metrics().endswith(
+        "\n# HELP app:requests Requests seen\n# TYPE app:requests counter\napp:requests 3\n"
     )
     server.stop()
     assert server.metrics() == ""
@@ -797,7 +797,7 @@ def test_library_code_makes_metrics_of_the_calling_model(
     server, other = serve(execution=execution), serve(execution=execution)
     server["m"]({"IN": X})
     assert plain(server.metrics()) == {"f": 5}
-    assert other.metrics() == ""
+    assert plain(other.metrics()) == {}
 
 
 def test_outside_a_model_while_a_server_runs(repository: RepositoryBuilder, serve: Serve) -> None:
