@@ -5,8 +5,10 @@ from __future__ import annotations
 from .schema import Group, StreamGroup
 from .tables.autocomplete import AUTOCOMPLETE
 from .tables.bls import BLS, BLS_AT_RISK
+from .tables.control import CONTROL, CONTROL_NONE
 from .tables.decoupled import DECOUPLED
 from .tables.execute import EXECUTE, SILENT
+from .tables.iterative import ITERATIVE
 from .tables.lifecycle import LIFECYCLE
 from .tables.pb_utils import PB_UTILS
 from .tables.resolution import RESOLUTION
@@ -26,8 +28,10 @@ GROUPS: tuple[Group, ...] = (
     SENDERS_AT_RISK,
     BLS,
     BLS_AT_RISK,
+    CONTROL,
+    CONTROL_NONE,
     SILENT,  # last: the server may be left with a load that never ends
 )
 
-STREAM_GROUPS: tuple[StreamGroup, ...] = (DECOUPLED,)
+STREAM_GROUPS: tuple[StreamGroup, ...] = (DECOUPLED, ITERATIVE)
 """What is asked by streams, all responses of which are looked at."""

@@ -43,6 +43,7 @@ def later(''',
 ASYNC_PROBE = (
     STREAM_PROBE.replace("import textwrap", "import asyncio\nimport textwrap")
     .replace("    def execute(", "    async def execute(")
+    .replace("time.sleep(0.3)", "await asyncio.sleep(1)")
     .replace('"def body():', '"async def body():')
     .replace('return names["body"]()', 'return await names["body"]()')
 )
@@ -63,6 +64,8 @@ sender.send(InferenceResponse([]))
 sender.send(flags=1)
 """,
     "no_final_dropped": "sender.send(reply())",
+    "no_final_collected": "sender.send(reply())\nlater(__import__('gc').collect)",
+    "nothing_collected": "request.get_response_sender()\nlater(__import__('gc').collect)",
     "nothing_dropped": "request.get_response_sender()",
     "nothing": "pass",
     "no_final_kept": "sender.send(reply())\nself.kept = sender",
@@ -347,7 +350,7 @@ DECOUPLED = StreamGroup(
                     "dec",
                     {"IN": words(CALLS["sees"])},
                     request_id="r1",
-                    parameters={"a": 1, "b": "x"},
+                    parameters={"a": 1},
                     correlation_id=7,
                     sequence_start=True,
                 ),
