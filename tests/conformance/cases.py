@@ -5,7 +5,7 @@ from __future__ import annotations
 from .schema import Group, StreamGroup
 from .tables.autocomplete import AUTOCOMPLETE
 from .tables.bls import BLS, BLS_AT_RISK
-from .tables.control import CONTROL, CONTROL_NONE
+from .tables.control import CONTROL, CONTROL_AT_RISK, CONTROL_NONE
 from .tables.decoupled import DECOUPLED
 from .tables.execute import EXECUTE, SILENT
 from .tables.iterative import ITERATIVE
@@ -30,6 +30,7 @@ GROUPS: tuple[Group, ...] = (
     BLS_AT_RISK,
     CONTROL,
     CONTROL_NONE,
+    CONTROL_AT_RISK,
     SILENT,  # last: the server may be left with a load that never ends
 )
 

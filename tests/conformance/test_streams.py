@@ -63,9 +63,7 @@ class Asked:
             result["then"] = self.infer(stream.then, True)
         return result
 
-    def infer(
-        self, case: InferCase, empty_final: bool, stream: StreamCase | None = None
-    ) -> Answer:
+    def infer(self, case: InferCase, empty_final: bool, stream: StreamCase | None = None) -> Answer:
         """Send one request; return its responses as they are written down."""
         inputs = {name: array(values) for name, values in case.inputs.items()}
         cancel_after = None if stream is None else stream.cancel_after

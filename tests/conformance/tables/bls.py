@@ -35,9 +35,9 @@ HELPERS = source("""
         # The type of a DLPack tensor: byte 20 of the struct.
         tensor = source if isinstance(source, pb_utils.Tensor) else pb_utils.Tensor("IN", source)
         capsule = tensor.to_dlpack()
-        get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-        get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-        ctypes.c_uint8.from_address(get_pointer(capsule, b"dltensor") + 20).value = code
+        pointer = ctypes.pythonapi.PyCapsule_GetPointer
+        pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+        ctypes.c_uint8.from_address(pointer(capsule, b"dltensor") + 20).value = code
         return pb_utils.Tensor.from_dlpack("IN", capsule)
 
 
@@ -205,7 +205,11 @@ CALLEES = (
     ModelFiles(
         "failed",
         'backend: "python"\n' + io("TYPE_FP32"),
-        {"1/model.py": "class TritonPythonModel:\n    def initialize(self, args):\n        1 / 0\n"},
+        {
+            "1/model.py": "class TritonPythonModel:\n"
+            "    def initialize(self, args):\n"
+            "        1 / 0\n"
+        },
     ),
     ModelFiles(
         "streams",
@@ -239,7 +243,7 @@ return [outcome(output.as_numpy), output.shape(), bfloat16(output, 1).as_numpy()
     "batch": "return run('batched', np.ones((3, 2), np.float32))",
     "batch_too_large": "return run('batched', np.ones((5, 2), np.float32))",
     "twice": "r = make('echo')\nreturn [show(r.exec()), show(r.exec())]",
-    "twice_decoupled": "r = make('echo')\nreturn [show(x) for _ in '12' for x in r.exec(decoupled=True)]",
+    "twice_decoupled": "r = make('echo')\nreturn [show(x) for _ in '12' for x in r.exec(True)]",
     # Errors before the callee runs
     "unknown_model": "return run('nope')",
     "empty_name": "return run('')",
@@ -325,10 +329,6 @@ return run('echo', response.output_tensors()[0].as_numpy())
 """,
     "preferred_cpu": """
 memory = PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
-return run('echo', preferred_memory=memory)
-""",
-    "preferred_gpu": """
-memory = PreferredMemory(pb_utils.TRITONSERVER_MEMORY_GPU, 0)
 return run('echo', preferred_memory=memory)
 """,
     "tensor_of_request": "return run('strings', inputs=request.inputs())[0][:3]",
@@ -420,7 +420,7 @@ return [n for n in dir(make('echo').exec(True)) if not n.startswith('__')]
     "iterator_len": "return outcome(lambda: len(make('echo').exec(True)))",
     "iterator_constructor": "return outcome(lambda: type(make('echo').exec(True))())",
     "iterator_dropped": """
-code = 'for i in range(3):\\n    time.sleep(0.05)\\n    sender.send(reply(str(i)))\\nsender.send(flags=1)'
+code = 'for i in range(3):\\n    sender.send(reply(str(i)))\\ntime.sleep(.1)\\nsender.send(None, 1)'
 responses = make('streams', text(code)).exec(True)
 first = show(next(responses))
 del responses
@@ -431,7 +431,8 @@ make('streams', text('sender.send(reply())\\nsender.send(flags=1)')).exec(True)
 return run('echo')
 """,
     "iterator_kept_items": """
-responses = list(make('streams', text('sender.send(reply(\"a\"))\\nsender.send(reply(\"b\"), 1)')).exec(True))
+code = 'sender.send(reply(\"a\"))\\nsender.send(reply(\"b\"), 1)'
+responses = list(make('streams', text(code)).exec(True))
 return [show(x) for x in responses]
 """,
     "stream_while_sending": """
@@ -528,7 +529,9 @@ ELSEWHERE = (
         notes["seen"] = outcome(lambda: asyncio.run(work()))
 """,
     ),
-    somewhere("bls_initialize_raises", "", "    def initialize(self, args):\n        run('echo')\n"),
+    somewhere(
+        "bls_initialize_raises", "", "    def initialize(self, args):\n        run('echo')\n"
+    ),
     somewhere(
         "bls_initialize_thread",
         "",

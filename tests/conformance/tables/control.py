@@ -53,12 +53,10 @@ TOOLS = source("""
         def execute(self, requests):
             array = np.array(["other file"], dtype=np.object_)
             return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", array)]) for _ in requests]
-    '''.replace(b"\\n    ", b"\\n")
+    '''
 """)
-PROBE = CALLER.replace("\n\nclass TritonPythonModel", f"{TOOLS}\n\nclass TritonPythonModel")
-CONFIG_SEEN = (
-    "[json.loads(self.args['model_config'])[k] for k in ('max_batch_size', 'parameters')]"
-)
+PROBE = CALLER.replace("class TritonPythonModel", f"{TOOLS}\n\nclass TritonPythonModel")
+CONFIG_SEEN = "[json.loads(self.args['model_config'])[k] for k in ('max_batch_size', 'parameters')]"
 SELF_UNLOAD = HELPERS + source("""
 
 
@@ -117,7 +115,7 @@ CALLS: dict[str, str] = {
 parameters = {'x': {'string_value': 'given'}}
 return [load('target', config=config(parameters=parameters)), says('target')]
 """,
-    "load_config_batch": "return [load('target', config=config(max_batch_size=4)), batched('target')]",
+    "load_config_batch": "return [load('target', config(max_batch_size=4)), batched('target')]",
     "load_config_name": "return [load('target', config=config(name='other')), says('target')]",
     "load_config_new_model": "return [load('made', config=config()), ready('made')]",
     "load_back": "return [load('target'), says('target')]",
@@ -136,12 +134,16 @@ return [done, says('target'), ready('target', '1'), ready('target', '7')]
     "load_files_empty_config": "return load('target', '', {'file:1/model.py': OTHER})",
     "load_files_empty": "return [load('target', config(), {}), says('target')]",
     "load_files_none": "return [load('target', config(), None), says('target')]",
-    "load_files_no_prefix": "return [load('target', config(), {'1/model.py': OTHER}), says('target')]",
+    "load_files_no_prefix": """
+return [load('target', config(), {'1/model.py': OTHER}), says('target')]
+""",
     "load_files_list": "return load('target', config(), ['file:1/model.py'])",
     "load_files_str": "return load('target', config(), {'file:1/model.py': 'text'})",
     "load_files_int": "return load('target', config(), {'file:1/model.py': 1})",
     "load_files_key": "return load('target', config(), {1: OTHER})",
-    "load_files_bytearray": "return load('target', config(), {'file:1/model.py': bytearray(OTHER)})",
+    "load_files_bytearray": """
+return load('target', config(), {'file:1/model.py': bytearray(OTHER)})
+""",
     "load_files_without_model": """
 return [load('target', config(), {'file:1/data.txt': b'x'}), says('target')]
 """,
@@ -215,20 +217,16 @@ AUTO_COMPLETE = """
 """
 
 
-def elsewhere() -> tuple[ModelFiles, ...]:
-    """Return models that call in other methods than `execute`."""
+def in_auto_complete() -> tuple[ModelFiles, ...]:
+    """Return models that call in `auto_complete_config`, which none of them survives."""
     calls = {
         "ready": 'pb_utils.is_model_ready("target")',
         "load": 'pb_utils.load_model("target")',
         "unload": 'pb_utils.unload_model("target")',
     }
-    return (
-        somewhere("control_initialize", "", READY_ONLY),
-        somewhere("control_initialize_load", "", LOAD_ONE),
-        *(
-            somewhere(f"control_auto_complete_{name}", "", AUTO_COMPLETE.format(call=call))
-            for name, call in calls.items()
-        ),
+    return tuple(
+        somewhere(f"control_auto_complete_{name}", "", AUTO_COMPLETE.format(call=call))
+        for name, call in calls.items()
     )
 
 
@@ -250,7 +248,8 @@ CONTROL = Group(
         plain("control", PROBE.replace("import json\n", "import json\nimport os\n", 1)),
         plain("control_finalize", FINALIZE),
         plain("self_unload", SELF_UNLOAD),
-        *elsewhere(),
+        somewhere("control_initialize", "", READY_ONLY),
+        somewhere("control_initialize_load", "", LOAD_ONE),
     ),
     requests=(
         ask("control_initialize/seen", "control_initialize"),
@@ -281,3 +280,5 @@ CONTROL_NONE = Group(
     ),
     model_control_mode="none",
 )
+
+CONTROL_AT_RISK = Group("control_at_risk", models=in_auto_complete())

@@ -21,9 +21,9 @@ STREAM_PROBE = PROBE.replace(
     "return [reply(text)]", "return request.get_response_sender().send(reply(text), 1)"
 ).replace(
     "def later(",
-    '''def error(text="sent error"):
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.NOT_FOUND))
-
+    """def error(text="sent error"):
+    code = pb_utils.TritonError.NOT_FOUND
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, code))
 
 def numbers(*values):
     return pb_utils.InferenceResponse([pb_utils.Tensor("B", np.array(values, np.float32))])
@@ -38,7 +38,7 @@ def wait_for(function, seconds=3.0):
     return False
 
 
-def later(''',
+def later(""",
 )
 ASYNC_PROBE = (
     STREAM_PROBE.replace("import textwrap", "import asyncio\nimport textwrap")
@@ -64,8 +64,6 @@ sender.send(InferenceResponse([]))
 sender.send(flags=1)
 """,
     "no_final_dropped": "sender.send(reply())",
-    "no_final_collected": "sender.send(reply())\nlater(__import__('gc').collect)",
-    "nothing_collected": "request.get_response_sender()\nlater(__import__('gc').collect)",
     "nothing_dropped": "request.get_response_sender()",
     "nothing": "pass",
     "no_final_kept": "sender.send(reply())\nself.kept = sender",
@@ -105,7 +103,10 @@ raise ValueError('boom')
     "none_noflag": "sender.send(None)",
     "nothing_sent": "sender.send()",
     "wrong_type": "sender.send('abc', 1)",
-    "bad_flag_caught": "text = outcome(lambda: sender.send(reply(), 3))\nsender.send(reply(text), 1)",
+    "bad_flag_caught": """
+text = outcome(lambda: sender.send(reply(), 3))
+sender.send(reply(text), 1)
+""",
     "after_final": "sender.send(reply('a'), 1)\nsender.send(reply('b'))",
     "after_final_caught": """
 sender.send(reply('a'), 1)
@@ -199,6 +200,10 @@ sender.send(reply(str(seen)), 1)
 """,
     "release_1": "request.set_release_flags(1)\nsender.send(reply(), 1)",
 }
+COLLECTED: dict[str, str] = {
+    "no_final_collected": "sender.send(reply())\nlater(__import__('gc').collect)",
+    "nothing_collected": "request.get_response_sender()\nlater(__import__('gc').collect)",
+}
 ASYNC_CALLS: dict[str, str] = {
     "one": "sender.send(reply(), 1)",
     "three": """
@@ -246,9 +251,7 @@ def single(name: str, model: str, code: str, *outputs: str) -> StreamCase:
     return StreamCase(case_id, (asked(case_id, model, code, *outputs),), then=then)
 
 
-def many(
-    name: str, model: str, *codes: str, notes: bool = True, gap_s: float = 0.2
-) -> StreamCase:
+def many(name: str, model: str, *codes: str, notes: bool = True, gap_s: float = 0.2) -> StreamCase:
     """Return requests that run at the same time, and the notes."""
     case_id = f"{model}/{name}"
     return StreamCase(
@@ -331,9 +334,7 @@ DECOUPLED = StreamGroup(
     models=(
         ModelFiles("dec", CONFIG, {"1/model.py": STREAM_PROBE}),
         ModelFiles("dec_async", CONFIG, {"1/model.py": ASYNC_PROBE}),
-        ModelFiles(
-            "not_dec", CONFIG.replace("decoupled: true", ""), {"1/model.py": PROBE}
-        ),
+        ModelFiles("not_dec", CONFIG.replace("decoupled: true", ""), {"1/model.py": PROBE}),
         ModelFiles("not_dec_two", CONFIG.replace("decoupled: true", ""), {"1/model.py": PROBE}),
     ),
     streams=(
@@ -360,9 +361,7 @@ DECOUPLED = StreamGroup(
         StreamCase("dec/no_model", (InferCase("dec/no_model", "nope", {"IN": words("x")}),)),
         many("one_by_one", "dec", SLOW.format(name="a"), SLOW.format(name="b")),
         many("crossed", "dec", CROSSED, CROSSED, notes=False),
-        cancelled(
-            "client_cancels", "dec", CANCELLED + "threading.Thread(target=run).start()\n"
-        ),
+        cancelled("client_cancels", "dec", CANCELLED + "threading.Thread(target=run).start()\n"),
         cancelled("client_cancels_in_execute", "dec", CANCELLED + "run()\n"),
         cancelled(
             "client_cancels_unsent",
@@ -394,5 +393,6 @@ sender.send(flags=1)
         single("raise", "not_dec", "raise ValueError('boom')"),
         # Last: what may end the server
         single("twice", "not_dec_two", "sender.send(reply())\nsender.send(reply('b'), 1)"),
+        *(single(name, "dec", code) for name, code in COLLECTED.items()),
     ),
 )

@@ -29,7 +29,7 @@ CODE = source("""
             self.seen, self.kept, self.log = {}, {}, []
 
         def execute(self, requests):
-            self.log.append(len(requests))
+            self.size = len(requests)
             responses = [self.one(request) for request in requests]
             return None if DECOUPLED else responses
 
@@ -39,14 +39,18 @@ CODE = source("""
             return reply(answer)
 
         def one(self, request):
+            correlation_id = request.correlation_id()
+            if correlation_id == 0:  # fills a slot of the batch
+                self.log.append("filler")
+                return self.answer(request, "filler")
             text = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()
             array = pb_utils.get_input_tensor_by_name(request, "X").as_numpy()
             name, times, *options = text.reshape(-1)[0].decode().split()
             if name == "notes":
-                log, self.log = self.log[:-1], []
+                log, self.log = self.log, []
+                self.seen.clear()
                 return self.answer(request, log)
             seen = self.seen.setdefault(name, [])
-            correlation_id = request.correlation_id()
             entry = [request.flags(), array.tolist()]
             kept = self.kept.setdefault(name, (request, request.get_response_sender()))
             if "ids" in options:
@@ -56,8 +60,8 @@ CODE = source("""
             if "objects" in options:
                 entry += [request is kept[0], request.get_response_sender() is kept[1]]
             seen.append(entry)
-            self.log.append(f"{name}{len(seen)}")
             if "slow" in options:
+                self.log.append(f"{name}{len(seen)} of {self.size}")
                 time.sleep(0.3)
             if "write" in options:
                 array[:] = 5
@@ -106,6 +110,7 @@ def asked(
     text: str,
     correlation_id: int | str = 0,
     flags: int = 0,
+    *,
     request_id: str = "",
 ) -> InferCase:
     """Return a request; ``flags`` are START (1) and END (2)."""
@@ -130,11 +135,12 @@ def single(
     text: str,
     correlation_id: int | str = 0,
     flags: int = 0,
+    *,
     request_id: str = "",
 ) -> StreamCase:
     """Return one request on its own."""
     case_id = f"{model}/{name}"
-    case = asked(case_id, model, f"a {text}", correlation_id, flags, request_id)
+    case = asked(case_id, model, f"a {text}", correlation_id, flags, request_id=request_id)
     return StreamCase(case_id, (case,), both="dec" in model)
 
 
@@ -158,7 +164,7 @@ def common(model: str) -> tuple[StreamCase, ...]:
     return (
         single(model, "once", "1"),
         single(model, "three", "3"),
-        single(model, "three_ids", "3 ids", 77, 1, "r1"),
+        single(model, "three_ids", "3 ids", 77, 1, request_id="r1"),
         single(model, "objects", "3 objects"),
         single(model, "write", "3 write"),
         single(model, "taken_back", "3 taken_back"),
@@ -205,7 +211,7 @@ ITERATIVE = StreamGroup(
         *common("iter"),
         *common("iter_dec"),
         single("iter_dec", "send", "3 send"),
-        single("iter_dec", "send_ids", "3 send ids", 80, 1, "r2"),
+        single("iter_dec", "send_ids", "3 send ids", 80, 1, request_id="r2"),
         single("iter_ids", "first", "2 ids"),
         single("iter_ids", "second", "2 ids"),
         single("iter_ids", "explicit", "2 ids", 9, 1),
