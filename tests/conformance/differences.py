@@ -110,6 +110,11 @@ DIFFERENCES: Mapping[str, Difference] = {
         f"risk/{name}": Difference(ONE_ANSWER, 500, "expected a single response, got 2|after")
         for name in ("twice", "sent_then_returned", "sent_then_raise")
     },
+    # Model control
+    "control/ready_version_huge": Difference(CRASHES, 200, "false|Failed to check model readiness"),
+    "load/control_auto_complete_ready": Difference(SILENT, 400),
+    "load/control_auto_complete_load": Difference(SILENT, 400),
+    "load/control_auto_complete_unload": Difference(SILENT, 400),
     # BLS
     **{
         f"bls/error_{code}": Difference(CODE_KEPT, 200, f"told.*ErrorCode.{code}")
