@@ -42,11 +42,15 @@ class Asked:
         self.normalise = normalise
 
     def ask(self, stream: StreamCase, *, empty_final: bool) -> Answer:
-        """Send the requests of a case, each from a thread if there are several."""
+        """Send the requests of a case, each from a thread of its own."""
         answers: list[Answer] = [{} for _ in stream.requests]
+        unexpected: list[BaseException] = []
 
         def run(position: int, case: InferCase) -> None:
-            answers[position] = self.infer(case, empty_final, stream)
+            try:
+                answers[position] = self.infer(case, empty_final, stream)
+            except BaseException as error:
+                unexpected.append(error)
 
         threads = [
             threading.Thread(target=run, args=pair, daemon=True)
@@ -58,6 +62,8 @@ class Asked:
         for thread in threads:
             thread.join(TIMEOUT_S)
             assert not thread.is_alive(), "a stream does not end"
+        for error in unexpected:
+            raise error
         result: Answer = {"streams": answers}
         if stream.then is not None:
             result["then"] = self.infer(stream.then, True)
@@ -159,7 +165,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., As
                 folder = tmp_path_factory.mktemp(f"{group.name}-{mode}").resolve()
                 for model in group.models:
                     write_model(folder, model)
-                server = ptl.Server(folder, execution=mode)
+                server = ptl.Server(folder, execution=mode, exit_on_error=False)
                 stack.enter_context(server)
                 servers[group.name, mode] = Asked(server, normaliser(folder, "<no backends>"))
             return servers[group.name, mode]
