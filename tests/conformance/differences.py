@@ -157,6 +157,11 @@ class StreamDifference:
 STREAM_DIFFERENCES: Mapping[str, StreamDifference] = {
     "not_dec/final_alone": StreamDifference("the only response of a model is final here"),
     "not_dec_two/twice": StreamDifference(ONE_ANSWER),
+    "dec/no_final_kept": StreamDifference("open while the model keeps the sender, here too"),
+    **{
+        f"iter_risk_{name}/{name}": StreamDifference("answered and rescheduled at once")
+        for name in ("send", "final", "final_dec")
+    },
     **{
         name: StreamDifference("Triton loses rescheduled requests of a sequence that had to wait")
         for name in (

@@ -96,13 +96,13 @@ CALLER = HELPERS + source("""
             names = {**globals(), "self": self, "request": request}
             names.update((name, getattr(pb_utils, name)) for name in NATIVE)
             exec("def body():\\n" + textwrap.indent(code.strip("\\n"), "    "), names)
-            return [reply(names["body"]())]
+            return [reply(names.pop("body")())]
 """)
 ASYNC_CALLER = (
     CALLER.replace("        def execute", "        async def execute")
     .replace("    def execute", "    async def execute")
     .replace('"def body', '"async def body')
-    .replace('names["body"]()', 'await names["body"]()')
+    .replace('names.pop("body")()', 'await names.pop("body")()')
 )
 
 

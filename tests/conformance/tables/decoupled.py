@@ -45,7 +45,7 @@ ASYNC_PROBE = (
     .replace("    def execute(", "    async def execute(")
     .replace("time.sleep(0.3)", "await asyncio.sleep(1)")
     .replace('"def body():', '"async def body():')
-    .replace('return names["body"]()', 'return await names["body"]()')
+    .replace('return names.pop("body")()', 'return await names.pop("body")()')
 )
 
 CALLS: dict[str, str] = {

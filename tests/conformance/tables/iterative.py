@@ -6,6 +6,8 @@ request is rescheduled; the answer is what each call saw.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..schema import InferCase, ModelFiles, StreamCase, StreamGroup, source, tensor, words
 
 CODE = source("""
@@ -232,7 +234,7 @@ ITERATIVE = StreamGroup(
         single("iter_not", "start", "1 ids", 10, 1),
         single("iter_not", "rescheduled", "2 ids", 11, 1),
         *(
-            single(f"iter_risk_{name}", name, text, correlation_id, flags)
+            replace(single(f"iter_risk_{name}", name, text, correlation_id, flags), both=False)
             for name, (_, text, correlation_id, flags) in RISKY.items()
         ),
     ),

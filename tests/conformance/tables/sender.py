@@ -143,7 +143,7 @@ PROBE = source("""
             names["sender"] = None if "sender" not in code else request.get_response_sender()
             exec("def body():\\n" + textwrap.indent(code.strip("\\n"), "    "), names)
             del request, requests
-            return names["body"]()
+            return names.pop("body")()
 """)
 
 CALLS: dict[str, str] = {
