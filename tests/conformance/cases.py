@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from .schema import Group, InferCase
+from .schema import Group, StreamGroup
 from .tables.autocomplete import AUTOCOMPLETE
+from .tables.bls import BLS, BLS_AT_RISK
+from .tables.control import CONTROL, CONTROL_AT_RISK, CONTROL_NONE
+from .tables.decoupled import DECOUPLED
 from .tables.execute import EXECUTE, SILENT
-from .tables.later import LATER
+from .tables.iterative import ITERATIVE
 from .tables.lifecycle import LIFECYCLE
 from .tables.pb_utils import PB_UTILS
 from .tables.resolution import RESOLUTION
+from .tables.sender import SENDERS, SENDERS_AT_RISK
 from .tables.tensors import TENSORS
 from .tables.validation import VALIDATION
 
@@ -20,12 +24,15 @@ GROUPS: tuple[Group, ...] = (
     PB_UTILS,
     TENSORS,
     VALIDATION,
+    SENDERS,
+    SENDERS_AT_RISK,
+    BLS,
+    BLS_AT_RISK,
+    CONTROL,
+    CONTROL_NONE,
+    CONTROL_AT_RISK,
     SILENT,  # last: the server may be left with a load that never ends
 )
 
-LATER_GROUPS: tuple[Group, ...] = (LATER,)
-"""Recorded for later features; the test does not run them."""
-
-LATER_CASES: tuple[InferCase, ...] = tuple(
-    case for group in LATER_GROUPS for case in group.requests
-)
+STREAM_GROUPS: tuple[StreamGroup, ...] = (DECOUPLED, ITERATIVE)
+"""What is asked by streams, all responses of which are looked at."""

@@ -16,6 +16,11 @@ NO_LIBRARIES = "no shared library is ever loaded here, and `runtime` is honoured
 IN_PROCESS = "the model runs in the caller's process"
 SHARED = "an import by DLPack stays the producer's memory here, which the spec promises as well"
 PARAMETERS = "responses have parameters here, as in newer versions"
+CRASHES = "the server or the model's process ends on Triton"
+ONE_ANSWER = "a call has one answer here, not a broken document"
+CODE_KEPT = "BLS keeps the callee's error code, as newer versions do"
+DELIVERED = "Triton hangs; an error in a stream is delivered here, as by newer versions"
+ENDS_WITH_ERROR = "a request that Triton leaves open ends with an error here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +83,91 @@ DIFFERENCES: Mapping[str, Difference] = {
     "probe/type_to_numpy": Difference(
         "numpy 2 says bool, not bool_", 200, "None, 'bool_?', 'uint8'"
     ),
+    # The response sender: requests that Triton leaves without an answer
+    **{
+        f"risk/{name}": Difference(SILENT, 500)
+        for name in (
+            "unsent",
+            "unsent_list",
+            "dropped",
+            "thread_raises",
+            "reschedule",
+            "reschedule_none",
+        )
+    },
+    # ... and what its process does not survive
+    "risk/made_cancelled": Difference(CRASHES, 200, "False|error|Error|Exception"),
+    "risk/made_release": Difference(CRASHES, 200),
+    **{
+        f"risk/{name}": Difference(ONE_ANSWER, 500, "expected a single response, got 2|after")
+        for name in ("twice", "sent_then_returned", "sent_then_raise")
+    },
+    # Model control
+    "load/control_auto_complete_ready": Difference(SILENT, 400),
+    "load/control_auto_complete_load": Difference(SILENT, 400),
+    "load/control_auto_complete_unload": Difference(SILENT, 400),
+    # BLS
+    **{
+        f"bls/error_{code}": Difference(CODE_KEPT, 200, f"told.*ErrorCode.{code}")
+        for code in (
+            "UNKNOWN",
+            "NOT_FOUND",
+            "INVALID_ARG",
+            "UNAVAILABLE",
+            "UNSUPPORTED",
+            "ALREADY_EXISTS",
+            "CANCELLED",
+        )
+    },
+    "bls/extra_input": Difference("in the order of a hash map", 200, "expected 1 inputs but got 2"),
+    "risk_bls/stream_error_then_more": Difference(DELIVERED, 200, "sent error.*sent"),
+    "risk_bls/stream_error_then_final": Difference(DELIVERED, 200, "sent error"),
+    "risk_bls/stream_error_between": Difference(DELIVERED, 200, "sent.*sent error"),
+    "risk_bls/stream_raises_after": Difference(DELIVERED, 200, "sent.*ValueError: 1"),
+    "risk_bls/iterator_cancel": Difference("cancel() exists, as in newer versions", 200, "null"),
+    "risk_bls/response_parameters": Difference(PARAMETERS, 200, "{}"),
+    "bls/decoupled_default_error": Difference(CODE_KEPT, 200, "told.*ErrorCode.NOT_FOUND"),
+    "bls_async/error": Difference(CODE_KEPT, 200, "told.*ErrorCode.NOT_FOUND"),
     "rules/generator_returned": Difference(
         "the answer depends on the version of Python", 500, "Task got bad yield|<class 'generator'>"
     ),
 }
+
+
+DEADLOCKS = frozenset({"risk_bls/received", "risk_bls/received_decoupled", "risk_bls/to_itself"})
+"""Requests of a model's only instance to itself: neither Triton nor we answer them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDifference:
+    """What is expected of a stream instead; None is compared with nothing."""
+
+    reason: str
+    expected: Mapping[str, Any] | None = None
+
+
+STREAM_DIFFERENCES: Mapping[str, StreamDifference] = {
+    "not_dec/final_alone": StreamDifference("the only response of a model is final here"),
+    "not_dec_two/twice": StreamDifference(ONE_ANSWER),
+    "dec/no_final_kept": StreamDifference("open while the model keeps the sender, here too"),
+    **{
+        f"iter_risk_{name}/{name}": StreamDifference("answered and rescheduled at once")
+        for name in ("send", "final", "final_dec")
+    },
+    **{
+        name: StreamDifference("Triton loses rescheduled requests of a sequence that had to wait")
+        for name in (
+            "iter/two",
+            "iter/two_ids",
+            "iter_dec/two",
+            "iter_dec/two_ids",
+            "iter_batched/four",
+            "iter_batched_dec/four",
+        )
+    },
+}
+THREAD_ONLY = frozenset({"dec/client_cancels_in_execute", "dec/client_cancels_unsent"})
+"""Streams that are cancelled while the model runs on the caller's thread."""
 
 OUTPUTS_ARE_A_DICT = frozenset(
     {"rules/same_output_twice", "rules/same_output_twice:OUT", "rules/same_tensor_twice"}

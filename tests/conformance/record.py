@@ -25,13 +25,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .cases import GROUPS, LATER_GROUPS
+from .cases import GROUPS
 from .schema import BackendFiles, Group, InferCase, ModelFiles, Values
 
+EXPLICIT = tuple(group for group in GROUPS if group.model_control_mode == "explicit")
+"""The groups of a server that is started with ``--model-control-mode=explicit``."""
 REQUEST_TIMEOUT_S = 5.0
 LOAD_TIMEOUT_S = 15.0
 NO_ANSWER: dict[str, Any] = {"status": None}
 """Recorded for a call that Triton never answers."""
+CRASHED: dict[str, Any] = {"status": None, "crashed": True}
+"""Recorded for a call that ends the server. Start it again and record the rest by ``--group``."""
 
 _FORMATS = {
     "BOOL": "?",
@@ -143,6 +147,8 @@ def request_json(case: InferCase) -> dict[str, Any]:
         parameters["sequence_end"] = True
     if case.priority:
         parameters["priority"] = case.priority
+    if case.timeout:
+        parameters["timeout"] = case.timeout
     body: dict[str, Any] = {
         "parameters": parameters,
         "inputs": [
@@ -220,11 +226,14 @@ class Client:
     def infer(self, case: InferCase) -> dict[str, Any]:
         """Send one request; return status and error text, or the outputs in order."""
         header = json.dumps(request_json(case)).encode()
-        status, body, length = self.call(
-            f"/v2/models/{case.model}/infer",
-            header + b"".join(encode(values) for values in case.inputs.values()),
-            headers={"Inference-Header-Content-Length": str(len(header))},
-        )
+        try:
+            status, body, length = self.call(
+                f"/v2/models/{case.model}/infer",
+                header + b"".join(encode(values) for values in case.inputs.values()),
+                headers={"Inference-Header-Content-Length": str(len(header))},
+            )
+        except ConnectionResetError:
+            return dict(CRASHED)
         if status is None:
             return dict(NO_ANSWER)
         if status != http.HTTPStatus.OK:
@@ -264,8 +273,8 @@ class Client:
         ]
 
 
-def record(client: Client) -> dict[str, Any]:
-    """Return the answers to all cases."""
+def record(client: Client, groups: Iterable[Group]) -> dict[str, Any]:
+    """Return the answers to all cases of some groups."""
     about = client.get_json("/v2")
     answers: dict[str, Any] = {
         "server": f"{about['name']} {about['version']}",
@@ -273,7 +282,7 @@ def record(client: Client) -> dict[str, Any]:
         "requests": {},
         "unloads": {},
     }
-    for group in (*LATER_GROUPS, *GROUPS):
+    for group in groups:
         print(group.name, flush=True)
         for load in group.loads:
             answers["loads"][load.id] = client.load(load.model)
@@ -283,6 +292,18 @@ def record(client: Client) -> dict[str, Any]:
             if answers["loads"][load.id]["status"] == http.HTTPStatus.OK:
                 answers["unloads"][load.id] = client.unload(load.model)
     return answers
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return the old answers, replaced by the new ones and without cases that are no more."""
+    loads = {case.id for group in GROUPS for case in group.loads}
+    requests = {case.id for group in GROUPS for case in group.requests}
+    known = {"loads": loads, "requests": requests, "unloads": loads}
+    result: dict[str, Any] = {"server": new["server"]}
+    for section, ids in known.items():
+        both = {**old[section], **new[section]}
+        result[section] = {key: value for key, value in both.items() if key in ids}
+    return result
 
 
 def one_line_each(answers: dict[str, Any]) -> str:
@@ -310,15 +331,24 @@ def main() -> None:
     parser.add_argument("--repository", type=Path, metavar="DIR", help="what was written before")
     parser.add_argument("--backends", help="the server's backend directory, if not DIR/backends")
     parser.add_argument("--out", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--group",
+        action="append",
+        metavar="NAME",
+        help="record only this group, and keep what --out holds of the others; may be repeated",
+    )
     arguments = parser.parse_args()
+    groups = [g for g in GROUPS if g.name in arguments.group] if arguments.group else EXPLICIT
     if arguments.write_repository:
-        for group in (*LATER_GROUPS, *GROUPS):
-            folder = arguments.write_repository
+        folder = arguments.write_repository
+        for group in groups:
             write_group(folder / "models", folder / "backends", group)
     elif arguments.url and arguments.repository and arguments.out:
         models = arguments.repository.resolve() / "models"
         backends = arguments.backends or arguments.repository.resolve() / "backends"
-        answers = record(Client(arguments.url, normaliser(models, backends)))
+        answers = record(Client(arguments.url, normaliser(models, backends)), groups)
+        if arguments.group:
+            answers = merged(json.loads(arguments.out.read_text(encoding="utf-8")), answers)
         arguments.out.write_text(one_line_each(answers), encoding="utf-8")
     else:
         parser.error("give --write-repository, or --url with --repository and --out")

@@ -65,6 +65,7 @@ class InferCase:
     sequence_start: bool = False
     sequence_end: bool = False
     priority: int = 0
+    timeout: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +78,23 @@ class LoadCase:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Models and backends that share a server, and the requests that it gets."""
+    """Models and backends that share a server, and the requests that it gets, in order.
+
+    With the model control mode ``none`` all models are loaded by the start of the
+    server, and their loads are no cases.
+    """
 
     name: str
     models: tuple[ModelFiles, ...]
     requests: tuple[InferCase, ...] = ()
     backends: tuple[BackendFiles, ...] = ()
+    model_control_mode: str = "explicit"
 
     @property
     def loads(self) -> tuple[LoadCase, ...]:
         """One case per model."""
+        if self.model_control_mode != "explicit":
+            return ()
         return tuple(LoadCase(f"load/{model.name}", model.name) for model in self.models)
 
 
@@ -156,3 +164,32 @@ def plain(name: str, code: str, config: str = "") -> ModelFiles:
     return ModelFiles(
         name, f'backend: "python"\n{STRINGS_IO}{config}', {"1/model.py": source(code)}
     )
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCase:
+    """Requests whose every response is looked at, sent one ``gap_s`` after the other.
+
+    Each has a stream of its own, so that several run at the same time. With
+    ``cancel_after`` a request is cancelled by its client as soon as it got that many
+    responses, or after ``cancel_after_s`` seconds. ``then`` is sent once all streams
+    have ended: a request for what the model has seen.
+    """
+
+    id: str
+    requests: tuple[InferCase, ...]
+    gap_s: float = 0.0
+    cancel_after: int | None = None
+    cancel_after_s: float | None = None
+    then: InferCase | None = None
+    both: bool = True
+    """Whether to ask also without the empty final response."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamGroup:
+    """Models that share a server, and what is sent to them."""
+
+    name: str
+    models: tuple[ModelFiles, ...]
+    streams: tuple[StreamCase, ...]
