@@ -6,7 +6,7 @@ later, and as a success when its response carries an error; a failure is what `e
 not answer (observed on 2.51). Inputs and outputs are passed by reference here, so computing
 them takes no time of its own: all of it counts as inference.
 """
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t
 
 cdef extern from *:
     """

@@ -182,7 +182,8 @@ def test_a_custom_family_of_the_same_name_is_one_family(
 ):
     methods = """
     def initialize(self, args):
-        self.family = pb_utils.MetricFamily("nv_inference_count", "mine", pb_utils.MetricFamily.COUNTER)
+        kind = pb_utils.MetricFamily.COUNTER
+        self.family = pb_utils.MetricFamily("nv_inference_count", "mine", kind)
         self.metric = self.family.Metric(labels={"model": "mine"})
         self.metric.increment(3)
     """
