@@ -17,6 +17,7 @@ IN_PROCESS = "the model runs in the caller's process"
 SHARED = "an import by DLPack stays the producer's memory here, which the spec promises as well"
 PARAMETERS = "responses have parameters here, as in newer versions"
 CRASHES = "the server or the model's process ends on Triton"
+BLOCKS = "a `send` for a request that is answered does not come back on Triton"
 ONE_ANSWER = "a call has one answer here, not a broken document"
 CODE_KEPT = "BLS keeps the callee's error code, as newer versions do"
 DELIVERED = "Triton hangs; an error in a stream is delivered here, as by newer versions"
@@ -99,10 +100,22 @@ DIFFERENCES: Mapping[str, Difference] = {
     "risk/made_cancelled": Difference(CRASHES, 200, "False|error|Error|Exception"),
     "risk/made_release": Difference(CRASHES, 200),
     **{
+        f"risk/{name}_after_final:notes": Difference(CRASHES, 200)
+        for name in ("cancelled", "request_cancelled", "sender")
+    },
+    "risk/cancelled_later:notes": Difference(CRASHES, 200),
+    "risk/raise_then_thread:notes": Difference(BLOCKS, 200, "Unable to send response"),
+    "risk/returned_then_thread:notes": Difference(BLOCKS, 200, "Unable to send response"),
+    **{
         f"risk/{name}": Difference(ONE_ANSWER, 500, "expected a single response, got 2|after")
         for name in ("twice", "sent_then_returned", "sent_then_raise")
     },
     # Model control
+    "control/load_files_without_model": Difference(
+        "Triton answers only if nothing has changed; a load without model.py does not return",
+        200,
+        r"model\.py",
+    ),
     "load/control_auto_complete_ready": Difference(SILENT, 400),
     "load/control_auto_complete_load": Difference(SILENT, 400),
     "load/control_auto_complete_unload": Difference(SILENT, 400),

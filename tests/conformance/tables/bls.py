@@ -6,6 +6,8 @@ returns is the answer, as text.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..schema import Group, ModelFiles, ask, plain, source
 from .decoupled import STREAM_PROBE
 
@@ -150,7 +152,7 @@ CALLEES = (
         io("TYPE_BF16"),
     ),
     callee(
-        "scalar",
+        "zero_dims",
         'response = pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.array(3.5))])',
         io("TYPE_FP32"),
     ),
@@ -234,7 +236,7 @@ if response.has_error():
 output = response.output_tensors()[0]
 return [outcome(output.as_numpy), output.shape(), bfloat16(output, 1).as_numpy().tolist()]
 """,
-    "scalar_output": "return run('scalar')",
+    "scalar_output": "return run('zero_dims')",
     "scalar_input": "return run('echo', np.array(1, np.float32))",
     "outputs_all": "return run('two')",
     "outputs_a": "return run('two', outputs=['A'])",
@@ -561,20 +563,20 @@ RISKY: dict[str, str] = {
     "received": "return show(request.exec())",
     "received_decoupled": "return [show(x) for x in request.exec(decoupled=True)]",
     "stream_error_then_more": """
-return each('streams', text('sender.send(error())\\nsender.send(reply(), 1)'))
+return each('risk_streams', text('sender.send(error())\\nsender.send(reply(), 1)'))
 """,
     "stream_raises_after": """
-return each('streams', text('sender.send(reply())\\nraise ValueError(1)'))
+return each('risk_streams', text('sender.send(reply())\\nraise ValueError(1)'))
 """,
     "stream_error_then_final": """
-return each('streams', text('sender.send(error())\\nsender.send(flags=1)'))
+return each('risk_streams', text('sender.send(error())\\nsender.send(flags=1)'))
 """,
     "stream_error_between": """
-return each('streams', text('sender.send(reply())\\nsender.send(error(), 1)'))
+return each('risk_streams', text('sender.send(reply())\\nsender.send(error(), 1)'))
 """,
     "to_itself": "return run('risk_bls_to_itself', text('return 1'), outputs=['OUT'])",
-    "iterator_cancel": "return outcome(lambda: make('echo').exec(True).cancel())",
-    "response_parameters": "return outcome(lambda: make('echo').exec().parameters())",
+    "iterator_cancel": "return outcome(lambda: make('risk_echo').exec(True).cancel())",
+    "response_parameters": "return outcome(lambda: make('risk_echo').exec().parameters())",
 }
 
 BLS = Group(
@@ -597,7 +599,11 @@ BLS = Group(
 BLS_AT_RISK = Group(
     "bls_at_risk",
     models=(
-        *(model for model in CALLEES if model.name in {"echo", "streams"}),
+        *(
+            replace(model, name=f"risk_{model.name}")
+            for model in CALLEES
+            if model.name in {"echo", "streams"}
+        ),
         *(plain(f"risk_bls_{name}", CALLER) for name in RISKY),
     ),
     requests=tuple(
