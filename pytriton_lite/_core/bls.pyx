@@ -16,9 +16,9 @@ from pytriton_lite._core.message cimport (
 from pytriton_lite._core.queue cimport RequestQueue
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
 from pytriton_lite._core.slot cimport (
-    STREAM_INTERRUPTED, CallSlot, StreamBuffer, new_slot,
+    STREAM_INTERRUPTED, CallSlot, StreamBuffer,
 )
-from pytriton_lite._core.tensor cimport Tensor
+from pytriton_lite._core.tensor cimport Tensor, wrong_arguments
 from pytriton_lite._core.contract import current_contract
 from pytriton_lite._core.native_enum import ErrorCodeValue
 from pytriton_lite._core.tensor import TritonModelException
@@ -36,8 +36,15 @@ cdef InferenceResponse _error(str text, object code):
     return made
 
 
-cdef InferenceResponse _error_of(object error, str prefix):
-    return _error(prefix + str(error), ErrorCodeValue(int(error.code)))
+cdef str _target_of(InferenceRequest request):
+    """The model that a request asks; a received one asks the model that received it."""
+    if request.details.is_self_made:
+        return request.details.target_model
+    return "" if request.home is None else request.home.model_name
+
+
+cdef InferenceResponse _error_of(object error):
+    return _error(str(error), ErrorCodeValue(int(error.code)))
 
 
 cdef InferenceResponse _response_of(object outcome):
@@ -46,10 +53,10 @@ cdef InferenceResponse _response_of(object outcome):
     cdef Reply reply
     cdef Tensor tensor
     if type(outcome) is not Reply:
-        return _error_of(outcome, "")
+        return _error_of(outcome)
     reply = outcome
     if reply.error is not None:
-        return _error_of(reply.error, "")
+        return _error_of(reply.error)
     made = InferenceResponse.__new__(InferenceResponse)
     made.tensors = []
     made.parameter_values = reply.parameter_values
@@ -92,7 +99,7 @@ cdef class BlsScope:
         cdef Endpoint endpoint
         if not self.is_open:
             raise TritonModelException("BLS is only supported during the 'execute' function.")
-        key = (request.details.target_model or "", request.details.target_version)
+        key = (_target_of(request), request.details.target_version)
         endpoint = self.endpoints.get(key)
         if endpoint is None:
             endpoint = self.find_endpoint(*key)
@@ -108,7 +115,7 @@ cdef class BlsScope:
                 "support models using the decoupled transaction policy. Please use 'decoupled=True' "
                 "argument to the 'exec' or 'async_exec' calls for decoupled models.'"
             )
-        slot = new_slot(served.spec.build_for(request))
+        slot = served.new_slot(served.spec.build_for(request))
         if decoupled:
             slot.stream = StreamBuffer(served.stream_backlog)
         return slot
@@ -116,12 +123,12 @@ cdef class BlsScope:
     def prepare(self, InferenceRequest request, bint decoupled):
         """(callee, slot) of a request; or (None, response) when the callee cannot be asked."""
         cdef ServedVersion served
-        cdef str name = request.details.target_model or ""
+        cdef str name = _target_of(request)
         cdef str prefix = f"Model {name} - Error when running inference: "
         try:
             served = self._served(request)
         except PublicError as error:
-            return None, _error_of(error, prefix)
+            return None, _error(prefix + str(error), _INTERNAL)
         if served is None:
             return None, _error(
                 f"{prefix}Failed for execute the inference request. Model '{name}' is not ready.",
@@ -130,7 +137,7 @@ cdef class BlsScope:
         try:
             return served, self._slot(served, request, decoupled)
         except PublicError as error:
-            return None, _error_of(error, prefix)
+            return None, _error(prefix + str(error), _INTERNAL)
 
     def exec(self, InferenceRequest request, bint decoupled):
         """`InferenceRequest.exec`."""
@@ -150,7 +157,7 @@ cdef class BlsScope:
                 return _iterator(served, slot)
             return _response_of(served.queue.call_from_model(slot, caller))
         except PublicError as error:
-            failed = _error_of(error, "")
+            failed = _error_of(error)
             return iterator_of(failed) if decoupled else failed
 
 
@@ -174,8 +181,8 @@ cdef class ResponseIterator:
     cdef Py_ssize_t position
     cdef bint is_complete
 
-    def __init__(self):
-        raise TypeError("c_python_backend_utils.ResponseIterator: No constructor defined!")
+    def __init__(self, *args, **kwargs):
+        raise wrong_arguments("__init__", "constructor", _ITERATOR, args, kwargs)
 
     def __iter__(self):
         if self.is_complete and self.position == len(self.items):
@@ -266,6 +273,7 @@ def iterator_of(response):
     return made
 
 
+cdef tuple _ITERATOR = ("c_python_backend_utils.ResponseIterator(arg0: InferenceResponse)",)
 cdef object _INTERNAL = ErrorCodeValue(1)
 
 make_native(ResponseIterator)

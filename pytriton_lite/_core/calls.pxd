@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t
 
 from pytriton_lite._core.input_spec cimport InputSpec
+from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.queue cimport RequestQueue
 from pytriton_lite._core.reply cimport InferenceResponse
 from pytriton_lite._core.slot cimport CallSlot, StreamBuffer
@@ -15,6 +16,7 @@ cdef class ServedVersion:
     cdef readonly bint is_decoupled
     cdef readonly Py_ssize_t stream_backlog
 
+    cdef CallSlot new_slot(self, InferenceRequest request)
     cdef InferenceResponse empty_final(self, str request_id)
     cdef InferenceResponse error_reply(self, object error)
 

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t
 import sys
 
 from pytriton_lite._core.input_spec cimport InputSpec
+from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.queue cimport RequestQueue
 from pytriton_lite._core.reply cimport InferenceResponse
 from pytriton_lite._core.reply import error_response
@@ -43,6 +44,11 @@ cdef class ServedVersion:
         self.version = version
         self.is_decoupled = is_decoupled
         self.stream_backlog = stream_backlog
+
+    cdef CallSlot new_slot(self, InferenceRequest request):
+        if self.queue.is_iterative:
+            self.queue.begin_sequence(request)
+        return new_slot(request)
 
     cdef InferenceResponse empty_final(self, str request_id):
         """Triton's last response of a stream that ended with FINAL alone."""
@@ -107,7 +113,7 @@ cdef class ModelCalls:
             No answer within `timeout_s`.
         """
         cdef ServedVersion served = self.served()
-        cdef CallSlot slot = new_slot(served.spec.build(inputs, ""))
+        cdef CallSlot slot = served.new_slot(served.spec.build(inputs, ""))
         slot.wants_arrays = True
         outcome = _call(served, slot, timeout_s)
         if type(outcome) is dict:
@@ -121,8 +127,8 @@ cdef class ModelCalls:
         """
         cdef ServedVersion served = self.served()
         if options is None:
-            return served, new_slot(served.spec.build(inputs, ""))
-        return served, new_slot(served.spec.request(inputs, **options))
+            return served, served.new_slot(served.spec.build(inputs, ""))
+        return served, served.new_slot(served.spec.request(inputs, **options))
 
     def _check_thread(self, ServedVersion served):
         """Refuse to run an inline model on a thread whose event loop it would block."""

@@ -38,6 +38,7 @@ cdef int _RAISE = dis.opmap["RAISE_VARARGS"]
 
 cdef enum:
     RELEASE_RESCHEDULE = 2
+    SEQUENCE_END = 2
     SLICE_NS = 200_000_000
 
 PENDING = object()
@@ -196,7 +197,7 @@ cdef class Contract(AnswerMaker):
     ):
         """Outcome of everything but one returned response that nothing else is known of."""
         cdef InferenceResponseSender sender = request.sender
-        cdef bint is_again = request.release_flags == RELEASE_RESCHEDULE
+        cdef bint is_again = request.release_flags & RELEASE_RESCHEDULE != 0
         cdef object response = None
         cdef str text = None
         if self.is_decoupled:
@@ -206,13 +207,20 @@ cdef class Contract(AnswerMaker):
                     "function must return None."
                 )
         elif returned is not None:
-            text = _violation(returned, 1, is_again)
+            # A reply is refused for exactly this flag; among others it counts where there is none.
+            text = _violation(returned, 1, request.release_flags == RELEASE_RESCHEDULE)
             if text is None:
                 response = returned[0]
+        is_again = is_again and response is None
         if text is None and is_again and not self.is_iterative:
             text = (
                 "Request is released with TRITONSERVER_REQUEST_RELEASE_RESCHEDULE, while the model is "
                 "not configured to handle such a flag."
+            )
+        if text is None and is_again and request.request_flags & SEQUENCE_END:
+            text = (
+                "a request with the END flag cannot be rescheduled; real Triton would leave the client "
+                "waiting for ever."
             )
         if text is not None:
             return self._fail(request, holders, self.failure(text, None, request.id))

@@ -54,6 +54,9 @@ cdef tuple _MEMORY = (
     " c_python_backend_utils.MemoryType, preferred_device_id: int = 0)",
 )
 cdef tuple _SET_FLAGS = ("(self: c_python_backend_utils.InferenceRequest, flags: int) -> None",)
+cdef tuple _GET_SENDER = (
+    "(self: c_python_backend_utils.InferenceRequest) -> c_python_backend_utils.InferenceResponseSender",
+)
 cdef tuple _EXEC = (
     "(self: c_python_backend_utils.InferenceRequest, decoupled: bool = False) -> object",
 )
@@ -368,7 +371,7 @@ cdef class InferenceRequest:
         where Triton 2.51 aborts the server."""
         return self.slot is not None and self.slot.is_cancelled()
 
-    def get_response_sender(self):
+    def get_response_sender(self, *args, **kwargs):
         """The `InferenceResponseSender` of a received request; the same object at each call.
 
         Raises
@@ -376,6 +379,8 @@ cdef class InferenceRequest:
         TritonModelException
             The request was made by model code.
         """
+        if args or kwargs:
+            raise wrong_arguments("get_response_sender", "function", _GET_SENDER, (self, *args), kwargs)
         if self.sender is not None:
             return self.sender
         if self.details.is_self_made or self.home is None:
@@ -390,7 +395,7 @@ cdef class InferenceRequest:
         `TRITONSERVER_REQUEST_RELEASE_RESCHEDULE` gives the request to `execute` again, in a
         model with iterative sequences; return None in its place.
         """
-        if len(args) != 1 or kwargs or not _is_int(args[0]):
+        if len(args) != 1 or kwargs or not _is_unsigned(args[0]):
             raise wrong_arguments("set_release_flags", "function", _RELEASE, (self, *args), kwargs)
         self.release_flags = <long long> args[0]
 
@@ -431,8 +436,8 @@ cdef class InferenceRequest:
 
 
 cdef bint _is_boolean(object value):
-    # What pybind11 takes for a bool: None, and whatever has a truth value of its own.
-    return value is None or hasattr(type(value), "__bool__")
+    # What pybind11 takes for a bool here: whatever has a truth value of its own, but None.
+    return value is not None and hasattr(type(value), "__bool__")
 
 
 cdef object _scope_of(InferenceRequest request):
@@ -465,10 +470,6 @@ cdef object _calling_scope():
     from pytriton_lite._core.contract import current_contract
     contract = current_contract()
     return None if contract is None else contract.scope
-
-
-cdef bint _is_int(object value) noexcept:
-    return isinstance(value, int)
 
 
 cdef bint _is_unsigned(object value) except -1:

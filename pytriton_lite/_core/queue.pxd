@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t
 
 from pytriton_lite._core.contract cimport Contract
+from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.slot cimport CallSlot
 from pytriton_lite._core.statistics cimport VersionStatistics
 from pytriton_lite._core.sync cimport ptl_queue, ptl_worker
@@ -30,7 +31,7 @@ cdef class RequestQueue:
     cdef object _run_slot(self, Executor executor, CallSlot slot)
     cdef object _run(self, Executor executor, CallSlot slot)
     cdef bint _queue_again(self, CallSlot slot)
-    cdef int _begin_sequence(self, CallSlot slot) except -1
+    cdef int begin_sequence(self, InferenceRequest request) except -1
     cdef object call_from_model(self, CallSlot slot, Contract caller)
     cdef int check_chain(self, CallSlot slot) except -1
     cdef object _wait(self, CallSlot slot, int64_t deadline_ns)

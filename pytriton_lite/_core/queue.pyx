@@ -19,7 +19,7 @@ from pytriton_lite._core.slot cimport CallSlot, signal_slice
 from pytriton_lite._core.statistics cimport REASON_CANCELED, REASON_OTHER, VersionStatistics
 from pytriton_lite._core.sync cimport *
 from pytriton_lite.errors import (
-    CancelledError, InternalError, RequestTimeoutError, UnavailableError,
+    CancelledError, InternalError, InvalidArgumentError, RequestTimeoutError, UnavailableError,
 )
 
 cdef extern from *:
@@ -96,8 +96,6 @@ cdef class RequestQueue:
         cdef uint32_t word
         cdef int64_t slice_ns
         cdef bint is_from_model = slot.caller is not None
-        if self.is_iterative:
-            self._begin_sequence(slot)
         slot.node.thread_waits = True
         if self.is_inline:
             return self._call_inline(slot, deadline_ns)
@@ -230,17 +228,21 @@ cdef class RequestQueue:
             slot.request = None
             slot.finish_and_wake(CancelledError("", model=self.model_name))
 
-    cdef int _begin_sequence(self, CallSlot slot) except -1:
-        """Iterative sequences: a request without an id is a sequence of its own."""
-        cdef RequestDetails given, details
-        cdef InferenceRequest request = slot.request
-        given = request.details
+    cdef int begin_sequence(self, InferenceRequest request) except -1:
+        """Iterative sequences: a request without an id gets one; each request is a sequence."""
+        cdef RequestDetails given = request.details, details
         if given.correlation == 0 or given.correlation == "":
             self.sequences += 1
             details = given.copy()
             details.correlation = self.sequences
             request.details = details
             request.request_flags |= SEQUENCE_START
+        elif not request.request_flags & SEQUENCE_START:
+            raise InvalidArgumentError(
+                f"inference request for sequence {given.correlation} to model '{self.model_name}' must "
+                "specify the START flag on the first request of the sequence",
+                model=self.model_name, request_id=request.id or None,
+            )
         return 0
 
     def submit_all(self, list slots):
@@ -262,8 +264,6 @@ cdef class RequestQueue:
         now = ptl_now_ns()
         for slot in slots:
             slot.queued_ns = now
-            if self.is_iterative:
-                self._begin_sequence(slot)
             if before is not None:
                 before.node.next = &slot.node
             before = slot

@@ -37,8 +37,8 @@ cdef class InferenceResponseSender:
     def __init__(self):
         raise TypeError("c_python_backend_utils.InferenceResponseSender: No constructor defined!")
 
-    def send(self, response=None, flags=0, *args, **kwargs):
-        """Send a response, the FINAL flag, or both.
+    def send(self, *args, **kwargs):
+        """``send(response=None, flags=0)``: send a response, the FINAL flag, or both.
 
         Parameters
         ----------
@@ -60,13 +60,19 @@ cdef class InferenceResponseSender:
         A sender of a stream whose reader is slow blocks while as many responses wait as the
         server's option ``stream_backlog`` says.
         """
-        cdef object outcome = None
+        cdef object outcome = None, response = None
         cdef str fault
+        cdef unsigned int flags = 0
+        cdef Py_ssize_t given = len(args)
+        if given:
+            response = args[0]
+        elif kwargs:
+            response = kwargs.get("response")
         if (
-            args or kwargs or not isinstance(flags, int) or not 0 <= flags < 1 << 32
-            or not (response is None or type(response) is InferenceResponse)
+            given > 2 or not (response is None or type(response) is InferenceResponse)
+            or not _read_flags(args, kwargs, &flags)
         ):
-            raise wrong_arguments("send", "function", _SEND, (self, response, flags, *args), kwargs)
+            raise wrong_arguments("send", "function", _SEND, (self, *args), kwargs)
         if flags > 1:
             raise TritonModelException("Unable to send response. Unsupported flag provided.")
         if response is None and flags == 0:
@@ -213,6 +219,27 @@ cdef class InferenceResponseSender:
             f"{what}, and dropped the response sender; real Triton would leave the client waiting for ever.",
             None, self.request_id,
         ))
+
+
+cdef bint _read_flags(tuple args, dict kwargs, unsigned int *flags) except -1:
+    """Read the argument `flags`; False when the arguments are none of `send`."""
+    cdef Py_ssize_t named = 0
+    cdef object value = 0
+    if kwargs:
+        named = len(kwargs) - ("flags" in kwargs) - ("response" in kwargs)
+        if named or ("response" in kwargs and args) or ("flags" in kwargs and len(args) == 2):
+            return False
+        value = kwargs.get("flags", 0)
+    if len(args) == 2:
+        value = args[1]
+    if not isinstance(value, int):
+        if not hasattr(type(value), "__index__"):
+            return False
+        value = value.__index__()
+    if not 0 <= value < 1 << 32:
+        return False
+    flags[0] = value
+    return True
 
 
 cdef object _DROPPED = object()  # a response that nobody waits for

@@ -159,7 +159,8 @@ path = pb_utils.get_model_dir() + '/../../control_finalize/1/seen'
 unload('control_finalize')
 wait_until(lambda: os.path.exists(path))
 time.sleep(0.2)
-return json.loads(open(path).read())
+with open(path) as file:
+    return json.load(file)
 """,
     "self_unload": """
 shown = run('self_unload', text('?'))
