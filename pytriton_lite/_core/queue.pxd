@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t
 
 from pytriton_lite._core.contract cimport Contract
+from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.slot cimport CallSlot
 from pytriton_lite._core.sync cimport ptl_queue, ptl_worker
 
@@ -27,6 +28,8 @@ cdef class RequestQueue:
     cdef object _run_others(self, Executor executor)
     cdef object _run_slot(self, Executor executor, CallSlot slot)
     cdef object _run(self, Executor executor, CallSlot slot)
+    cdef object _end_again(self, CallSlot slot, InferenceRequest request)
+    cdef bint _is_at_home(self) noexcept
     cdef bint _queue_again(self, CallSlot slot)
     cdef int _begin_sequence(self, CallSlot slot) except -1
     cdef object call_from_model(self, CallSlot slot, Contract caller)
@@ -34,3 +37,6 @@ cdef class RequestQueue:
     cdef object _wait(self, CallSlot slot, int64_t deadline_ns)
     cdef bint _give_up(self, CallSlot slot) except -1
     cdef object _closed_error(self)
+
+
+cdef int process_generation() noexcept
