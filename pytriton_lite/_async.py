@@ -150,7 +150,7 @@ class AsyncResponseStream:
         self._open_stream = open_stream
         # An inline model runs while its stream is opened, which must not block the loop.
         self._stream = None if is_lazy else open_stream()
-        self._opening: asyncio.Future[ResponseStream] | None = None
+        self._opening: asyncio.Future[None] | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         self._is_closed = False
 
@@ -167,7 +167,9 @@ class AsyncResponseStream:
         loop = asyncio.get_running_loop()
         stream = self._stream
         if stream is None:
-            stream = await self._opened(loop)
+            await self._open(loop)
+            stream = self._stream
+            assert stream is not None
         while True:
             response = stream.try_next()
             if response is not None:
@@ -192,24 +194,22 @@ class AsyncResponseStream:
             finally:
                 self._waiters.discard(waiter)
 
-    async def _opened(self, loop: asyncio.AbstractEventLoop) -> ResponseStream:
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open the stream of an inline model, once, on a thread of the loop's executor."""
         if self._is_closed:
             raise StopAsyncIteration
         if self._opening is None:
-            self._opening = loop.run_in_executor(None, self._open_stream)
-            self._opening.add_done_callback(self._take)
+            self._opening = loop.run_in_executor(None, self._open_now)
         try:
-            return await asyncio.shield(self._opening)
+            await asyncio.shield(self._opening)
         except asyncio.CancelledError:
-            self._is_closed = True
+            self.close()
             raise
 
-    def _take(self, opening: asyncio.Future[ResponseStream]) -> None:
-        if not opening.cancelled() and opening.exception() is None:
-            self._stream = opening.result()
-            if self._is_closed:
-                self._stream.close()
+    def _open_now(self) -> None:
+        self._stream = self._open_stream()
+        if self._is_closed:
+            self._stream.close()
 
     def wake(self) -> None:
         """Look for responses again; on the loop's thread."""

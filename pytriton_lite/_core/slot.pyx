@@ -113,6 +113,8 @@ cdef class StreamBuffer:
         if self.is_armed:
             self.is_armed = False
             notify = self.notify
+            self.notify = None
+            self.notify = None  # it leads to the reader, and from here the model's sender does
         ptl_unlock(&self.lock)
         if wakes_senders:
             ptl_wake(&self.room)
@@ -256,6 +258,8 @@ cdef class StreamBuffer:
         is_there = self.count > 0 or self.is_ended
         self.is_armed = not is_there
         ptl_unlock(&self.lock)
+        if is_there:
+            self.notify = None
         return not is_there
 
 

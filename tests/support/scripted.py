@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -87,6 +88,12 @@ def start_thread(target: Callable[..., Any], *args: Any) -> threading.Thread:
     thread = threading.Thread(target=target, args=args, daemon=True)
     thread.start()
     return thread
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Return when it is true; see `hard_limit`."""
+    while not condition():
+        time.sleep(0.001)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from tests.support.scripted import (
     response,
     start_thread,
     value_of,
+    wait_for,
 )
 
 Serve = Callable[..., ptl.Server]
@@ -66,11 +67,6 @@ def model(serve: Serve, script: Script, execution: str) -> ptl.Model:
 
 def ask(model: ptl.Model, value: float = 1) -> list[float]:
     return model({"IN": np.float32([value])}, timeout_s=20)["OUT"].tolist()
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    while not condition():
-        time.sleep(0.001)
 
 
 # -- one response, one way -------------------------------------------------------------
