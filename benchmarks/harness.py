@@ -121,10 +121,11 @@ class Report:
         baseline: str | None = None,
         base: Sequence[float] = (),
         most: float | None = None,
+        least: float | None = None,
         most_ratio: float | None = None,
         least_ratio: float | None = None,
     ) -> None:
-        """Add a row and print it; the three limits are its target."""
+        """Add a row and print it; the four limits are its target."""
         ratios = [value / other for value, other in zip(values, base, strict=True)] if base else []
         ratio = median(ratios) if ratios else None
         value = median(values)
@@ -135,6 +136,8 @@ class Report:
             wanted.append((f">= {least_ratio:g} x", ratio >= least_ratio))
         if most is not None:
             wanted.append((f"<= {most:g} {unit}", value <= most))
+        if least is not None:
+            wanted.append((f">= {least:,.0f} {unit}", value >= least))
         best = max if unit.endswith("/s") else min
         row = Row(
             name, value, best(values), unit, baseline, median(base) if base else None, ratio,

@@ -146,15 +146,13 @@ class AsyncResponseStream:
     the cancellation of the task that awaits the next response cancel the request.
     """
 
-    def __init__(
-        self, open_stream: Callable[[], ResponseStream], timeout_s: float | None, *, is_lazy: bool
-    ) -> None:
+    def __init__(self, open_stream: Callable[[], ResponseStream], *, is_lazy: bool) -> None:
         self._open_stream = open_stream
         # An inline model runs while its stream is opened, which must not block the loop.
         self._stream = None if is_lazy else open_stream()
-        self._timeout_s = timeout_s
-        self._deadline: float | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._opening: asyncio.Future[None] | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._is_closed = False
 
     def __aiter__(self) -> Self:
         return self
@@ -167,33 +165,57 @@ class AsyncResponseStream:
 
     async def __anext__(self) -> InferenceResponse:
         loop = asyncio.get_running_loop()
-        if self._timeout_s is not None and self._deadline is None:
-            self._deadline = loop.time() + self._timeout_s
         stream = self._stream
         if stream is None:
-            stream = self._stream = await loop.run_in_executor(None, self._open_stream)
+            await self._open(loop)
+            stream = self._stream
+            assert stream is not None
         while True:
             response = stream.try_next()
             if response is not None:
                 return response
             if stream.is_finished:
                 raise StopAsyncIteration
-            self._waiter = loop.create_future()
-            if not stream.arm(partial(LoopBridge.of(loop)._finished, self)):
-                continue
+            waiter: asyncio.Future[None] = loop.create_future()
+            self._waiters.add(waiter)
             try:
-                async with asyncio.timeout_at(self._deadline):
-                    await self._waiter
+                if not stream.arm(partial(LoopBridge.of(loop)._finished, self)):
+                    continue
+                if (seconds := stream.seconds_left) is None:
+                    await waiter
+                else:
+                    async with asyncio.timeout(seconds):
+                        await waiter
             except TimeoutError:
                 raise stream.timed_out() from None
             except asyncio.CancelledError:
                 stream.close()
                 raise
+            finally:
+                self._waiters.discard(waiter)
+
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Open the stream of an inline model, once, on a thread of the loop's executor."""
+        if self._is_closed:
+            raise StopAsyncIteration
+        if self._opening is None:
+            self._opening = loop.run_in_executor(None, self._open_now)
+        try:
+            await asyncio.shield(self._opening)
+        except asyncio.CancelledError:
+            self.close()
+            raise
+
+    def _open_now(self) -> None:
+        self._stream = self._open_stream()
+        if self._is_closed:
+            self._stream.close()
 
     def wake(self) -> None:
         """Look for responses again; on the loop's thread."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def cancel(self) -> None:
         """Cancel the request; the iteration ends. Without effect after the last response."""
@@ -201,9 +223,9 @@ class AsyncResponseStream:
 
     def close(self) -> None:
         """The same as `cancel`."""
+        self._is_closed = True
         if self._stream is not None:
-            self._stream.close()
-        self.wake()
+            self._stream.close()  # which wakes who waits
 
     async def aclose(self) -> None:
         """The same as `cancel`, as asynchronous generators call it."""

@@ -32,6 +32,7 @@ class RequestFuture(concurrent.futures.Future[InferenceResponse]):
         """Cancel the request; False when it is answered already."""
         if self._slot is None or not self._queue.cancel(self._slot):
             return False
-        super().cancel()
-        self.set_running_or_notify_cancel()
+        if not self.cancelled():
+            super().cancel()
+            self.set_running_or_notify_cancel()
         return True

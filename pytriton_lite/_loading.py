@@ -39,6 +39,9 @@ from pytriton_lite.errors import ConfigError, UnavailableError, UnsupportedError
 
 _log = logging.getLogger("pytriton_lite.server")
 
+# For instances whose requests have just been failed.
+_GRACE_NS = 500_000_000
+
 CONFIG_FILE = "config.pbtxt"
 
 
@@ -251,6 +254,11 @@ class LoadedVersion:
 
         self._queue.fail_queued(error)
         self._queue.fail_running(error)
+        # Who only waited for response senders is free now, and is to be finalized.
+        deadline_ns = time.monotonic_ns() + _GRACE_NS
+        stuck = [instance for instance in stuck if not instance.finish(deadline_ns)]
+        if not stuck:
+            return
         _log.warning(
             "model '%s': instance(s) %s still run after %g s and are left behind",
             self.name,

@@ -235,7 +235,11 @@ class Model(ModelCalls):
 
         loop = asyncio.get_running_loop()
         if served.queue.is_inline:
-            return await loop.run_in_executor(None, self._run, served, slot, timeout_s)
+            try:
+                return await loop.run_in_executor(None, self._run, served, slot, timeout_s)
+            except asyncio.CancelledError:
+                served.queue.cancel(slot)
+                raise
         response: InferenceResponse = await LoopBridge.of(loop).run(served.queue, slot, timeout_s)
         return response
 
@@ -317,10 +321,10 @@ class Model(ModelCalls):
 
         def open_stream() -> ResponseStream:
             return self._open(
-                served, slot, None, keeps_empty_final=keeps_empty_final, raises=raises
+                served, slot, timeout_s, keeps_empty_final=keeps_empty_final, raises=raises
             )
 
-        return AsyncResponseStream(open_stream, timeout_s, is_lazy=served.queue.is_inline)
+        return AsyncResponseStream(open_stream, is_lazy=served.queue.is_inline)
 
     def create_request(self, **fields: Any) -> InferenceRequest:
         """Make an `InferenceRequest` for `infer`; `fields` are its attributes."""
@@ -362,15 +366,16 @@ class Model(ModelCalls):
         made = self.create_request(**fields) if request is None else request
         try:
             served, slot = self._prepare(made.inputs, self._request_fields(made))
+            opened = self._async_open(
+                served, slot, None, keeps_empty_final=True, raises=raise_on_error
+            )
         except TritonError as error:
             if raise_on_error:
                 raise
             yield self._error_response(made, error)
             return
-        async with self._async_open(
-            served, slot, None, keeps_empty_final=True, raises=raise_on_error
-        ) as responses:
-            del slot  # only the stream waits
+        del slot  # only the stream waits
+        async with opened as responses:
             async for response in responses:
                 yield response
 

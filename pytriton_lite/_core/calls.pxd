@@ -40,3 +40,6 @@ cdef class ResponseStream:
     cdef ServedVersion served
     cdef int64_t deadline_ns
     cdef bint keeps_empty_final, raises, is_done
+    cdef int generation             # of the process that opened it
+
+    cdef int _check_process(self) except -1

@@ -8,14 +8,14 @@ import sys
 
 from pytriton_lite._core.input_spec cimport InputSpec
 from pytriton_lite._core.message cimport InferenceRequest
-from pytriton_lite._core.queue cimport RequestQueue
+from pytriton_lite._core.queue cimport RequestQueue, process_generation
 from pytriton_lite._core.reply cimport InferenceResponse
 from pytriton_lite._core.reply import error_response
 from pytriton_lite._core.slot cimport (
     STREAM_INTERRUPTED, STREAM_TIMED_OUT, CallSlot, StreamBuffer, new_slot,
 )
 from pytriton_lite._core.sync cimport ptl_now_ns
-from pytriton_lite.errors import RequestTimeoutError, UnsupportedError
+from pytriton_lite.errors import RequestTimeoutError, UnavailableError, UnsupportedError
 
 cdef object _get_running_loop = None
 
@@ -187,6 +187,7 @@ cdef class ResponseStream:
         self.deadline_ns = deadline_ns
         self.keeps_empty_final = keeps_empty_final
         self.raises = raises
+        self.generation = process_generation()
 
     def __del__(self):
         self.close()
@@ -206,6 +207,7 @@ cdef class ResponseStream:
         while response is None:
             if self.is_done:
                 raise StopIteration
+            self._check_process()
             state = self.buffer.wait(self.deadline_ns)
             if state == STREAM_INTERRUPTED:
                 PyErr_CheckSignals()
@@ -222,10 +224,14 @@ cdef class ResponseStream:
         TritonError
             The error of an error response, unless errors are wanted in ``response.error``. The
             stream may go on after it.
+        RequestTimeoutError
+            The time is up, and the model has not sent its last response.
         """
         cdef InferenceResponse response
         if self.is_done:
             return None
+        if self.deadline_ns and not self.buffer.is_ended and ptl_now_ns() >= self.deadline_ns:
+            raise self.timed_out()
         response = self.buffer.pop()
         if response is None:
             if not self.buffer.is_ended:
@@ -244,7 +250,25 @@ cdef class ResponseStream:
 
     def arm(self, notify):
         """Have `notify()` called, once, when `try_next` may give more; False when it may now."""
+        self._check_process()
         return self.buffer.arm(notify)
+
+    cdef int _check_process(self) except -1:
+        """Nothing more comes into a forked child."""
+        if self.generation != process_generation():
+            raise UnavailableError(
+                f"this stream of model '{self.model_name}' was opened before the process was forked, "
+                "and its responses go to the parent",
+                model=self.model_name, request_id=self.slot.request_id,
+            )
+        return 0
+
+    @property
+    def seconds_left(self):
+        """Seconds until the time is up; None when there is no limit."""
+        if not self.deadline_ns:
+            return None
+        return max(0, self.deadline_ns - ptl_now_ns()) / 1e9
 
     @property
     def is_finished(self):

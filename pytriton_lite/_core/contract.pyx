@@ -282,6 +282,8 @@ cdef class Contract(AnswerMaker):
         made.home = self
         made.sender = request.sender
         self._let_go(request, holders)
+        if made.sender is not None:
+            (<InferenceResponseSender> made.sender).inputs = made.tensors
         return made
 
     # -- response senders --------------------------------------------------------------
@@ -336,6 +338,8 @@ cdef class Contract(AnswerMaker):
     cdef int _let_go(self, InferenceRequest request, Py_ssize_t holders) except -1:
         """Release the inputs; what the model kept becomes independent of the caller's memory."""
         cdef Tensor tensor
+        if request.sender is not None:
+            (<InferenceResponseSender> request.sender).inputs = None
         if reference_count(<PyObject *> request) > holders:
             for tensor in request.tensors:
                 tensor.detach()

@@ -30,6 +30,8 @@ cdef class RequestQueue:
     cdef object _run_others(self, Executor executor)
     cdef object _run_slot(self, Executor executor, CallSlot slot)
     cdef object _run(self, Executor executor, CallSlot slot)
+    cdef object _end_again(self, CallSlot slot, InferenceRequest request)
+    cdef bint _is_at_home(self) noexcept
     cdef bint _queue_again(self, CallSlot slot)
     cdef int begin_sequence(self, InferenceRequest request) except -1
     cdef object call_from_model(self, CallSlot slot, Contract caller)
@@ -37,3 +39,6 @@ cdef class RequestQueue:
     cdef object _wait(self, CallSlot slot, int64_t deadline_ns)
     cdef bint _give_up(self, CallSlot slot) except -1
     cdef object _closed_error(self)
+
+
+cdef int process_generation() noexcept

@@ -15,6 +15,7 @@ import os
 from pytriton_lite._core.contract cimport PENDING, RESCHEDULED, Contract
 from pytriton_lite._core.message cimport InferenceRequest, RequestDetails
 from pytriton_lite._core.reply cimport InferenceResponse
+from pytriton_lite._core.sender cimport InferenceResponseSender
 from pytriton_lite._core.slot cimport CallSlot, signal_slice
 from pytriton_lite._core.statistics cimport REASON_CANCELED, REASON_OTHER, VersionStatistics
 from pytriton_lite._core.sync cimport *
@@ -39,6 +40,11 @@ cdef enum:
 def _after_fork():
     global ptl_process_generation
     ptl_process_generation += 1
+
+
+cdef int process_generation() noexcept:
+    """Number that is another one in each forked process."""
+    return ptl_process_generation
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -110,7 +116,7 @@ cdef class RequestQueue:
                 ptl_ring(rung)
                 while True:
                     word = ptl_load(&slot.node.word)
-                    if word == PTL_DONE:
+                    if word == PTL_DONE or word == PTL_ABANDONED:
                         break
                     woken = ptl_sleep(&slot.node.word, word, deadline_ns, slice_ns)
                     if woken != PTL_WOKEN:
@@ -163,6 +169,11 @@ cdef class RequestQueue:
                 return slot.result()
             if word == PTL_LEAD:
                 return self._lead(<Executor> slot.node.executor, slot, deadline_ns)
+            if word == PTL_ABANDONED:
+                raise CancelledError(
+                    f"Request to model '{self.model_name}' was cancelled",
+                    model=self.model_name, request_id=slot.request_id,
+                )
             if woken == PTL_INTERRUPTED:
                 try:
                     PyErr_CheckSignals()
@@ -196,7 +207,8 @@ cdef class RequestQueue:
             if ptl_move(&slot.node.word, PTL_QUEUED, PTL_ABANDONED):
                 slot.is_given_up = True
                 self.statistics.failed(REASON_CANCELED)
-                if ptl_remove(&self.queue, &slot.node):
+                # A forked child may have inherited a lock that some thread held.
+                if self._is_at_home() and ptl_remove(&self.queue, &slot.node):
                     Py_DECREF(slot)
                 slot.request = slot.notify = None
                 break
@@ -209,7 +221,12 @@ cdef class RequestQueue:
                 return word == PTL_ABANDONED
         if slot.stream is not None:
             slot.stream.discard()
+        elif slot.node.thread_waits:
+            ptl_wake(&slot.node.word)
         return True
+
+    cdef bint _is_at_home(self) noexcept:
+        return self.is_inline or self.generation == ptl_process_generation
 
     def cancel(self, CallSlot slot):
         """Cancel a submitted slot; True unless it is done already. Its `notify` is not called."""
@@ -225,8 +242,8 @@ cdef class RequestQueue:
             self.statistics.failed(REASON_CANCELED)
             if ptl_remove(&self.queue, &slot.node):
                 Py_DECREF(slot)
-            slot.request = None
             slot.finish_and_wake(CancelledError("", model=self.model_name))
+            slot.request = None  # afterwards: with it a sender goes, which would answer
 
     cdef int begin_sequence(self, InferenceRequest request) except -1:
         """Iterative sequences: a request without an id gets one; each request is a sequence."""
@@ -255,8 +272,10 @@ cdef class RequestQueue:
         cdef ptl_worker *idle = NULL
         cdef ptl_node *first
         cdef ptl_node *last
+        cdef Py_ssize_t limit = 0
         cdef int refused, count = len(slots)
         cdef int64_t now
+        cdef object interrupt = None
         if not count:
             return
         if self.generation != ptl_process_generation and not self.is_inline:
@@ -268,6 +287,9 @@ cdef class RequestQueue:
                 before.node.next = &slot.node
             before = slot
             Py_INCREF(slot)  # the queue's
+            if self.is_inline and slot.stream is not None:
+                limit = slot.stream.limit
+                slot.stream.set_limit(0)  # nobody reads as long as it runs on this thread
         slot = slots[0]
         first = &slot.node
         last = &before.node
@@ -284,7 +306,15 @@ cdef class RequestQueue:
             idle = rung
             rung = rung.next_idle
             idle.next_idle = NULL
-            self._run_others(<Executor> idle.owner)
+            try:
+                self._run_others(<Executor> idle.owner)
+            except BaseException as error:
+                interrupt = error
+        if limit:
+            for slot in slots:
+                slot.stream.set_limit(limit)
+        if interrupt is not None:
+            raise interrupt
 
     # -- inline ------------------------------------------------------------------------
 
@@ -350,10 +380,19 @@ cdef class RequestQueue:
                         return PENDING
                     slot.request = None
                     continue
-                outcome = PENDING
+                outcome = self._end_again(slot, request)
             if outcome is not PENDING:
                 slot.runner = None
             return outcome
+
+    cdef object _end_again(self, CallSlot slot, InferenceRequest request):
+        """Outcome of a request that was given up when its model wanted it again."""
+        cdef InferenceResponseSender sender = request.sender
+        error = CancelledError("", model=self.model_name, request_id=slot.request_id)
+        if sender is None:
+            return error
+        sender.fail(error)
+        return PENDING
 
     cdef bint _queue_again(self, CallSlot slot):
         """Put a rescheduled slot behind the others; False when it must run at once."""
@@ -372,10 +411,11 @@ cdef class RequestQueue:
         cdef ptl_node *node
         cdef CallSlot slot
         cdef int budget = LEADER_BUDGET
+        cdef object interrupt = None
         while True:
             node = ptl_release(&self.queue, &executor.worker)
             if node == NULL:
-                return
+                break
             slot = <CallSlot> node.owner
             Py_DECREF(slot)  # the queue's reference is ours now, in `slot`
             if budget <= 0 and slot.node.thread_waits:
@@ -383,10 +423,15 @@ cdef class RequestQueue:
                 if ptl_move(&slot.node.word, PTL_QUEUED, PTL_LEAD):
                     with nogil:
                         ptl_wake(&slot.node.word)
-                    return
+                    break
                 continue
             budget -= 1
-            self._run_slot(executor, slot)
+            try:
+                self._run_slot(executor, slot)
+            except BaseException as error:
+                interrupt = error  # a Ctrl-C; the instance must not be lost with it
+        if interrupt is not None:
+            raise interrupt
 
     cdef object _run_slot(self, Executor executor, CallSlot slot):
         cdef object outcome
@@ -487,8 +532,8 @@ cdef class RequestQueue:
             if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
                 count += 1
                 self.statistics.failed(REASON_OTHER)
-                slot.request = None
                 slot.finish_and_wake(make_error())
+                slot.request = None  # afterwards: with it a sender goes, which would answer
 
     def fail_running(self, make_error):
         """Answer with ``make_error()`` what instances are running or owe an answer to just now:

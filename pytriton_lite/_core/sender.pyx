@@ -11,10 +11,10 @@ from libc.stdint cimport uint32_t
 
 from pytriton_lite._core.answer cimport AnswerMaker
 from pytriton_lite._core.message cimport InferenceRequest, InferenceResponse, make_native
-from pytriton_lite._core.slot cimport STREAM_FULL, CallSlot
+from pytriton_lite._core.slot cimport STREAM_ENDED, STREAM_FULL, STREAM_OK, CallSlot
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
 from pytriton_lite._core.sync cimport *
-from pytriton_lite._core.tensor cimport wrong_arguments
+from pytriton_lite._core.tensor cimport Tensor, wrong_arguments
 from pytriton_lite._core.tensor import TritonModelException
 from pytriton_lite.errors import UnsupportedError
 
@@ -22,6 +22,7 @@ cdef tuple _SEND = (
     "(self: c_python_backend_utils.InferenceResponseSender, response:"
     " c_python_backend_utils.InferenceResponse = None, flags: int = 0) -> None",
 )
+cdef str _CLOSED = "Unable to send response. Response sender has been closed."
 cdef tuple _IS_CANCELLED = ("(self: c_python_backend_utils.InferenceResponseSender) -> bool",)
 
 
@@ -89,7 +90,7 @@ cdef class InferenceResponseSender:
             )
         elif response is not None:
             outcome = _DROPPED
-        if self.slot.stream is not None:
+        if self.is_decoupled and self.slot.stream is not None:
             self._stream(outcome, flags == 1)
         else:
             self._commit(outcome, flags == 1)
@@ -111,7 +112,7 @@ cdef class InferenceResponseSender:
                     "sending a response."
                 )
         if self.is_closed:
-            return "Unable to send response. Response sender has been closed."
+            return _CLOSED
         return None
 
     cdef int _commit(self, object outcome, bint is_final) except -1:
@@ -135,6 +136,7 @@ cdef class InferenceResponseSender:
                 model=self.home.model_name, request_id=self.request_id or None,
             )
             self.slot.is_given_up = True
+            self._detach_inputs()
             self.slot.finish_and_wake(self.waiting)
         elif outcome is not None:
             self.waiting = outcome
@@ -151,10 +153,12 @@ cdef class InferenceResponseSender:
         return 0
 
     cdef int _stream(self, object outcome, bint is_final) except -1:
-        cdef str fault
         cdef Reply response
-        cdef int state
+        cdef bint was_closed
+        cdef int state = STREAM_ENDED
         if outcome is not None and outcome is not _DROPPED:
+            if is_final:
+                self._detach_inputs()
             response = self.home.reply_of(outcome, self.request_id)
             response.final = is_final
             while True:
@@ -163,20 +167,31 @@ cdef class InferenceResponseSender:
                     break
                 self.slot.stream.wait_for_room()
                 PyErr_CheckSignals()
-        # With another thread's FINAL in between, this is as if it had come before.
+        # What went into the stream came before any FINAL; the rest is for the sender to judge.
         ptl_lock(&self.lock)
-        fault = self._fault(outcome is not None)
-        if fault is None:
+        was_closed = self.is_closed
+        if state == STREAM_OK or not was_closed:
             self.sent += outcome is not None
-            self.is_closed = is_final
+            self.is_closed = was_closed or is_final
         ptl_unlock(&self.lock)
-        if fault is not None:
-            raise TritonModelException(fault)
-        if is_final:
+        if was_closed and state != STREAM_OK:
+            raise TritonModelException(_CLOSED)
+        if is_final and not was_closed:
             self._close(None)
         return 0
 
+    cdef int _detach_inputs(self) except -1:
+        # With the answer the caller gets its arrays back, while `execute` may still look at them.
+        cdef Tensor tensor
+        cdef list inputs = self.inputs
+        self.inputs = None
+        if inputs is not None and not self.home.share_memory:
+            for tensor in inputs:
+                tensor.detach()
+        return 0
+
     cdef int _close(self, object outcome) except -1:
+        self._detach_inputs()
         self.slot.finish_and_wake(outcome)
         self.home.answered(self.slot)
         return 0
@@ -250,6 +265,7 @@ cdef InferenceResponseSender make_sender(
 ):
     cdef InferenceResponseSender made = InferenceResponseSender.__new__(InferenceResponseSender)
     cdef uint32_t word = ptl_load(&slot.node.word)
+    cdef Tensor tensor
     made.slot = slot
     made.home = home
     made.output_names = request.output_names
@@ -257,6 +273,10 @@ cdef InferenceResponseSender make_sender(
     made.batch_size = request.batch_size
     made.is_decoupled = is_decoupled
     made.is_closed = word == PTL_DONE or word == PTL_FINISHING
+    for tensor in request.tensors:
+        if tensor.is_foreign:
+            made.inputs = request.tensors
+            break
     return made
 
 

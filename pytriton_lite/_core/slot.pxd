@@ -33,6 +33,8 @@ cdef class StreamBuffer:
     cdef int push(self, InferenceResponse response, bint is_last, bint may_overflow) except -1
     cdef int end(self) except -1
     cdef int discard(self) except -1
+    cdef int set_limit(self, Py_ssize_t limit) except -1
+    cdef bint _free_senders(self) noexcept
     cdef int wait_for_room(self) except -1
     cdef InferenceResponse pop(self)
     cdef int wait(self, int64_t deadline_ns) except -1

@@ -89,7 +89,7 @@ cdef class StreamBuffer:
 
     cdef int push(self, InferenceResponse response, bint is_last, bint may_overflow) except -1:
         """Append a response; STREAM_FULL when there is no room for it."""
-        cdef bint wakes_thread = False
+        cdef bint wakes_thread = False, wakes_senders = False
         cdef object notify = None
         ptl_lock(&self.lock)
         if self.is_discarded or self.is_ended:
@@ -104,6 +104,8 @@ cdef class StreamBuffer:
         Py_INCREF(response)
         self.count += 1
         self.is_ended = is_last
+        if is_last:
+            wakes_senders = self._free_senders()
         if self.sleeping_readers:
             self.sleeping_readers = 0
             ptl_store(&self.arrivals, self.arrivals + 1)
@@ -111,19 +113,31 @@ cdef class StreamBuffer:
         if self.is_armed:
             self.is_armed = False
             notify = self.notify
+            self.notify = None
+            self.notify = None  # it leads to the reader, and from here the model's sender does
         ptl_unlock(&self.lock)
+        if wakes_senders:
+            ptl_wake(&self.room)
         if wakes_thread or notify is not None:
             self._arrived(wakes_thread, notify)
         return STREAM_OK
 
+    cdef bint _free_senders(self) noexcept:
+        """With the lock: let blocked senders try again; True when they are to be woken."""
+        if not self.blocked_senders:
+            return False
+        self.blocked_senders = 0
+        ptl_store(&self.room, self.room + 1)
+        return True
+
     cdef int end(self) except -1:
         """Nothing follows: FINAL came without a response."""
-        cdef bint wakes_thread, is_first
+        cdef bint wakes_thread, wakes_senders
         cdef object notify = None
         ptl_lock(&self.lock)
-        is_first = not self.is_ended
-        if is_first:
+        if not self.is_ended:
             self.is_ended = self.ends_empty = True
+        wakes_senders = self._free_senders()
         wakes_thread = self.sleeping_readers > 0
         self.sleeping_readers = 0
         ptl_store(&self.arrivals, self.arrivals + 1)
@@ -131,6 +145,8 @@ cdef class StreamBuffer:
             self.is_armed = False
             notify = self.notify
         ptl_unlock(&self.lock)
+        if wakes_senders:
+            ptl_wake(&self.room)
         if wakes_thread or notify is not None:
             self._arrived(wakes_thread, notify)
         return 0
@@ -154,26 +170,39 @@ cdef class StreamBuffer:
 
     cdef int discard(self) except -1:
         """Nobody reads any more: drop what is there and what will come."""
+        cdef object notify
+        cdef bint is_armed
         ptl_lock(&self.lock)
         self.is_discarded = self.is_ended = True
+        is_armed = self.is_armed
         self.is_armed = False
         ptl_store(&self.room, self.room + 1)
         ptl_store(&self.arrivals, self.arrivals + 1)
         ptl_unlock(&self.lock)
         while self.pop() is not None:
             pass
+        notify = self.notify if is_armed else None
         self.notify = None
         ptl_wake(&self.room)
         ptl_wake(&self.arrivals)
+        if notify is not None:
+            self._arrived(False, notify)
+        return 0
+
+    cdef int set_limit(self, Py_ssize_t limit) except -1:
+        """Change the limit; what is too much already stays."""
+        ptl_lock(&self.lock)
+        self.limit = limit
+        ptl_unlock(&self.lock)
         return 0
 
     cdef int wait_for_room(self) except -1:
-        """Sleep until a reader has made room, or has gone."""
+        """Sleep until a reader has made room, or has gone, or the stream has ended."""
         cdef uint32_t room
         cdef int64_t slice_ns = signal_slice()
         ptl_lock(&self.lock)
         room = self.room
-        if self.is_discarded or not self.limit or self.count < self.limit:
+        if self.is_ended or not self.limit or self.count < self.limit:
             ptl_unlock(&self.lock)
             return 0
         self.blocked_senders += 1
@@ -192,10 +221,8 @@ cdef class StreamBuffer:
             taken = self.ring[self.head]
             self.head = (self.head + 1) % self.size
             self.count -= 1
-            if self.blocked_senders and 2 * self.count <= self.limit:
-                self.blocked_senders = 0
-                ptl_store(&self.room, self.room + 1)
-                wakes = True
+            if 2 * self.count <= self.limit:
+                wakes = self._free_senders()
             ptl_unlock(&self.lock)
             response = <InferenceResponse> taken
             Py_XDECREF(taken)  # the ring's reference
@@ -231,6 +258,8 @@ cdef class StreamBuffer:
         is_there = self.count > 0 or self.is_ended
         self.is_armed = not is_there
         ptl_unlock(&self.lock)
+        if is_there:
+            self.notify = None
         return not is_there
 
 

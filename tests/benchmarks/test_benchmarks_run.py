@@ -37,6 +37,10 @@ def run_quick(program: str, folder: Path) -> dict:
             "bench_tensor.py",
             {"Tensor(name, array)", "check and wrap 2 inputs", "1 MiB identity thread"},
         ),
+        (
+            "bench_stream.py",
+            {"thread, 1 stream", "thread, 8 streams", "one response a millisecond, p50"},
+        ),
     ],
 )
 def test_benchmark_writes_rows_with_their_baselines(program, some_rows, tmp_path):
