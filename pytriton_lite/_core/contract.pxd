@@ -23,7 +23,11 @@ cdef class Contract(AnswerMaker):
     cdef uint32_t answers           # futex: changes with each one closed, while somebody waits
     cdef bint is_awaited
     cdef public object scope        # what BLS requests of the model go through
+    # What the instance waits for, see deadlock.pyx.
     cdef CallSlot waits_for         # BLS request that `execute` waits for, on its own thread
+    cdef dict pending               # other BLS requests -> future, or None when a thread waits
+    cdef bint awaits_coroutine      # `execute` is a coroutine, and its thread waits for it
+    cdef unsigned long executions   # calls of `execute` so far
 
     cdef object run(self, InferenceRequest request, Py_ssize_t holders, bint wants_arrays)
     cdef InferenceRequest again(self, InferenceRequest request, Py_ssize_t holders)

@@ -115,6 +115,7 @@ cdef class Contract(AnswerMaker):
         self.share_memory = share_memory
         self.is_inline = is_inline
         self.open_slots = {}
+        self.pending = {}
 
     def release(self):
         """Drop the model object."""
@@ -129,6 +130,7 @@ cdef class Contract(AnswerMaker):
         cdef PyObject *outer = ptl_current_contract
         cdef object returned
         request.home = self
+        self.executions += 1
         set_current(<PyObject *> self)
         try:
             returned = self._execute([request])
@@ -166,7 +168,11 @@ cdef class Contract(AnswerMaker):
         if type(returned) is not list and inspect.iscoroutine(returned):
             if self.is_decoupled:
                 return self._start(returned, requests)
-            return self.loop.run(returned)
+            self.awaits_coroutine = True
+            try:
+                return self.loop.run(returned)
+            finally:
+                self.awaits_coroutine = False
         return returned
 
     cdef object _start(self, object coroutine, list requests):
