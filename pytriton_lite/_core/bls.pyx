@@ -120,22 +120,34 @@ cdef class BlsScope:
                 self.endpoints[key] = endpoint  # names that never were are not collected
         return endpoint.served
 
-    cdef CallSlot _slot(self, ServedVersion served, InferenceRequest request, bint decoupled):
+    cdef CallSlot _slot(
+        self, ServedVersion served, InferenceRequest request, bint decoupled, bint is_blocking
+    ):
+        cdef InferenceRequest made
         cdef CallSlot slot
+        cdef Tensor tensor
         if served.is_decoupled and not decoupled:
             raise InternalError(
                 f"Model {served.model_name} is using the decoupled. The current BLS request call doesn't "
                 "support models using the decoupled transaction policy. Please use 'decoupled=True' "
                 "argument to the 'exec' or 'async_exec' calls for decoupled models.'"
             )
-        slot = new_slot(served.spec.build_for(request))
+        made = served.spec.build_for(request)
+        if not is_blocking and not served.spec.share_memory:
+            # The caller goes on, and may use its arrays anew before the callee has seen them.
+            for tensor in made.tensors:
+                tensor.detach()
+        slot = new_slot(made)
         slot.queue = served.queue
         if decoupled:
             slot.stream = StreamBuffer(served.stream_backlog)
         return slot
 
-    def prepare(self, InferenceRequest request, bint decoupled):
-        """(callee, slot) of a request; or (None, response) when the callee cannot be asked."""
+    def prepare(self, InferenceRequest request, bint decoupled, bint is_blocking):
+        """(callee, slot) of a request; or (None, response) when the callee cannot be asked.
+
+        If the caller does not wait for the answer at once, the callee gets copies.
+        """
         cdef ServedVersion served
         cdef str name = request.details.target_model or ""
         cdef str prefix = f"Model {name} - Error when running inference: "
@@ -149,13 +161,13 @@ cdef class BlsScope:
                 _INTERNAL,
             )
         try:
-            return served, self._slot(served, request, decoupled)
+            return served, self._slot(served, request, decoupled, is_blocking)
         except PublicError as error:
             return None, _error_of(error, prefix)
 
     def exec(self, InferenceRequest request, bint decoupled):
         """`InferenceRequest.exec`."""
-        found, prepared = self.prepare(request, decoupled)
+        found, prepared = self.prepare(request, decoupled, not decoupled)
         if found is None:
             return iterator_of(prepared) if decoupled else prepared
         return self.run(found, prepared)
