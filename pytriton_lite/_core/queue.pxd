@@ -25,7 +25,7 @@ cdef class RequestQueue:
     cdef object call(self, CallSlot slot, int64_t deadline_ns)
     cdef object _call_inline(self, CallSlot slot, int64_t deadline_ns)
     cdef object _lead(self, Executor executor, CallSlot slot, int64_t deadline_ns)
-    cdef object _run_others(self, Executor executor, int budget)
+    cdef object _run_others(self, Executor executor, int budget, CallSlot led)
     cdef object _run_slot(self, Executor executor, CallSlot slot)
     cdef object _run(self, Executor executor, CallSlot slot)
     cdef bint _queue_again(self, CallSlot slot)

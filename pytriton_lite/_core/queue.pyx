@@ -191,7 +191,7 @@ cdef class RequestQueue:
         if ptl_load(&slot.node.word) == PTL_LEAD:
             # The instance was handed to us just now: pass it on without using it.
             executor = <Executor> slot.node.executor
-            self._run_others(executor, 0)
+            self._run_others(executor, 0, None)
             return True
         return False
 
@@ -288,7 +288,7 @@ cdef class RequestQueue:
             idle = rung
             rung = rung.next_idle
             idle.next_idle = NULL
-            self._run_others(<Executor> idle.owner, 1 if is_from_model else LEADER_BUDGET)
+            self._run_others(<Executor> idle.owner, 1 if is_from_model else LEADER_BUDGET, None)
         return found_idle
 
     # -- inline ------------------------------------------------------------------------
@@ -314,7 +314,6 @@ cdef class RequestQueue:
     cdef object _lead(self, Executor executor, CallSlot slot, int64_t deadline_ns):
         """Run the slot of this thread on an instance that it holds, then those who queued meanwhile."""
         cdef object outcome
-        cdef bint is_over
         ptl_store(&slot.node.word, PTL_RUNNING)
         try:
             outcome = self._run(executor, slot)
@@ -323,16 +322,11 @@ cdef class RequestQueue:
             raise
         finally:
             if slot.queue is None:
-                self._run_others(executor, LEADER_BUDGET)
+                self._run_others(executor, LEADER_BUDGET, None)
             else:
-                # The caller's instance is not free before this returns: those of the others who
-                # need it must not run on this thread. For one that must, the slot shows the ring.
-                is_over = slot.runner is None
-                if is_over:
-                    slot.runner = executor.contract
-                self._run_others(executor, 0)
-                if is_over:
-                    slot.runner = None
+                # The instance of a model that calls is not free before this returns, and one of
+                # the others may need it: they are run by threads of their own.
+                self._run_others(executor, 0, slot)
         if outcome is PENDING:
             return self._wait(slot, deadline_ns)
         ptl_store(&slot.node.word, PTL_DONE)
@@ -376,7 +370,12 @@ cdef class RequestQueue:
         ptl_ring(rung)
         return True
 
-    cdef object _run_others(self, Executor executor, int budget):
+    cdef object _run_others(self, Executor executor, int budget, CallSlot led):
+        """Run what is queued, at most `budget` requests of those that have a thread of their own.
+
+        `led` is the BLS request for which this thread has the instance, or None.
+        """
+        cdef bint is_held_up
         cdef ptl_node *node
         cdef CallSlot slot
         while True:
@@ -393,7 +392,13 @@ cdef class RequestQueue:
                     return
                 continue
             budget -= 1
+            # Who made `led` goes on when this is over: if this needs its instance, that is a ring.
+            is_held_up = led is not None and led.runner is None
+            if is_held_up:
+                led.runner = executor.contract
             self._run_slot(executor, slot)
+            if is_held_up:
+                led.runner = None
 
     cdef object _run_slot(self, Executor executor, CallSlot slot):
         cdef object outcome
@@ -420,7 +425,7 @@ cdef class RequestQueue:
         self.executors.append(executor)
         self.contracts.append(executor.contract)
         self.queue.worker_count += 1
-        self._run_others(executor, LEADER_BUDGET)
+        self._run_others(executor, LEADER_BUDGET, None)
 
     def serve(self, Executor executor):
         """Pull and run requests on this thread until the queue is closed and empty."""

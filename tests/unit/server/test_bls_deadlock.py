@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +23,7 @@ from tests.support.repository import ECHO_CONFIG, RepositoryBuilder
 Serve = Callable[..., ptl.Server]
 STUCK = "Model {} - Error when running inference: no instance can ever become free for the request: "
 X = {"IN": np.float32([0])}
-PATIENCE_S = 0.3
+PATIENCE_S = 0.2
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +144,7 @@ def test_busy_callees_are_left_alone(
     repository.model("b", link("b", "c", methods=methods))
     slow = """
         def execute(self, requests):
-            time.sleep(0.12)
+            time.sleep(0.1)
             return [answer(r, input_of(r)) for r in requests]
     """
     repository.model("c", source(methods=slow))
@@ -154,12 +154,12 @@ def test_busy_callees_are_left_alone(
     def work(name: str) -> None:
         answers.append(within(25, server[name], X)["OUT"][0])
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in ["a", "b", "c", "d"] * 3]
+    threads = [threading.Thread(target=work, args=(n,)) for n in ["a", "b", "c", "d"] * 2]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(28)
-    assert sorted(answers) == [0] * 3 + [1] * 6 + [2] * 3
+    assert sorted(answers) == [0] * 2 + [1] * 4 + [2] * 2
 
 
 def test_a_slow_link_beside_a_ring_is_left_alone(
@@ -195,10 +195,11 @@ def test_many_threads_on_a_ring(
     write_ring(repository, ["a", "b"], last=2, methods=methods)
     server = serve(execution=mode)
     answers: list[Any] = []
+    turns = [0, 1, 2] if methods is LINK else [0, 2]  # each ring of coroutines takes its time
 
     def work(number: int) -> None:
         name = "ab"[number % 2]
-        for turn in range(3):
+        for turn in turns:
             try:
                 out = server[name]({"IN": np.float32([turn])}, timeout_s=25)["OUT"].tolist()
                 answers.append(out)
@@ -210,7 +211,7 @@ def test_many_threads_on_a_ring(
         thread.start()
     for thread in threads:
         thread.join(28)
-    assert len(answers) == 24
+    assert len(answers) == 8 * len(turns)
     failed = [a for a in answers if isinstance(a, str)]
     # Each first turn goes round once more than there are instances: its ring must fail.
     assert len(failed) >= 8
@@ -293,7 +294,7 @@ def test_a_coroutine_that_does_other_things_is_left_alone(
             async def execute(self, requests):
                 if input_of(requests[0])[0] == 0:
                     shared.future = make("b", [0]).async_exec()
-                    await asyncio.sleep(1)
+                    await asyncio.sleep(0.8)
                     shared.loop = asyncio.get_running_loop()
                 return [answer(requests[0], input_of(requests[0]))]
             """
@@ -333,7 +334,7 @@ def test_a_ring_of_streams(
 
 
 @pytest.fixture
-def half_ring(repository: RepositoryBuilder) -> Iterator[None]:
+def half_ring(repository: RepositoryBuilder, bls: SimpleNamespace) -> None:
     """`a` reads a stream of `b`, whose `execute` took its sender and waits for `a`."""
     read = """
         def execute(self, requests):
@@ -356,6 +357,7 @@ def half_ring(repository: RepositoryBuilder) -> Iterator[None]:
             if shared.count:
                 thread.start()
             shared.asked = ask("a", [1])
+            shared.has_asked.set()
             if not shared.count:
                 send()
             else:
@@ -363,7 +365,7 @@ def half_ring(repository: RepositoryBuilder) -> Iterator[None]:
     """
     repository.model("a", source(methods=read))
     repository.model("b", source(methods=ask), config=DECOUPLED_CONFIG)
-    yield
+    bls.has_asked = threading.Event()
 
 
 def test_a_ring_through_a_sender(
@@ -382,8 +384,9 @@ def test_a_sender_that_goes_on_on_another_thread_is_left_alone(
     half_ring: None, serve: Serve, bls: SimpleNamespace
 ) -> None:
     # Each response is news, so that the picture never stays the same for long enough.
-    bls.count, bls.pause = 8, 0.15
+    bls.count, bls.pause = 8, 0.1
     assert within(20, serve(execution="thread")["a"], X)["OUT"].tolist() == [1]
+    assert bls.has_asked.wait(20)
     assert bls.asked == {"OUT": [7]}
     assert bls.log == [[*({"OUT": [n]} for n in range(8)), {}]]
 
