@@ -6,13 +6,14 @@ those of Triton 2.51, codes the callee's as in newer versions.
 """
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t
 
 from pytriton_lite._core.calls cimport Endpoint, ServedVersion
-from pytriton_lite._core.contract cimport Contract
+from pytriton_lite._core.contract cimport Contract, running_contract
 from pytriton_lite._core.dlpack cimport DLPackTensor
 from pytriton_lite._core.deadlock cimport Watch, begin_wait, end_wait, watch_slice_ns
 from pytriton_lite._core.message cimport (
-    InferenceRequest, InferenceResponse, TritonError, make_native,
+    InferenceRequest, InferenceResponse, RequestDetails, TritonError, make_native,
 )
 from pytriton_lite._core.queue cimport RequestQueue
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
@@ -21,7 +22,6 @@ from pytriton_lite._core.slot cimport (
 )
 from pytriton_lite._core.sync cimport PTL_QUEUED, ptl_load, ptl_now_ns
 from pytriton_lite._core.tensor cimport Tensor
-from pytriton_lite._core.contract import current_contract
 from pytriton_lite._core.native_enum import ErrorCodeValue
 from pytriton_lite._core.tensor import TritonModelException
 from pytriton_lite.errors import InternalError
@@ -40,6 +40,10 @@ cdef InferenceResponse _error(str text, object code):
 
 cdef InferenceResponse _error_of(object error, str prefix):
     return _error(prefix + str(error), ErrorCodeValue(int(error.code)))
+
+
+cdef InferenceResponse _refused(InferenceRequest request, object error):
+    return _error_of(error, f"Model {request.details.target_model or ''} - Error when running inference: ")
 
 
 cdef InferenceResponse _response_of(object outcome):
@@ -84,6 +88,9 @@ cdef class BlsScope:
     cdef object find_endpoint
     cdef dict endpoints
     cdef Contract contract
+    cdef Endpoint last              # of the last request that found one, and its key
+    cdef str last_name
+    cdef int64_t last_version
     cdef readonly bint is_open
 
     def __init__(self, find_endpoint):
@@ -108,17 +115,31 @@ cdef class BlsScope:
         self.contract.pending.pop(slot, None)
 
     cdef ServedVersion _served(self, InferenceRequest request):
-        """The callee, or None when it is not ready."""
-        cdef Endpoint endpoint
+        """The callee of a request."""
+        cdef RequestDetails details = request.details
+        cdef Endpoint endpoint = self.last
+        cdef ServedVersion served
         if not self.is_open:
             raise TritonModelException("BLS is only supported during the 'execute' function.")
-        key = (request.details.target_model or "", request.details.target_version)
-        endpoint = self.endpoints.get(key)
+        # A model mostly calls the same one again, and names it by the same literal.
+        if (endpoint is None or details.target_model is not self.last_name
+                or details.target_version != self.last_version):
+            endpoint = self._endpoint(details.target_model or "", details.target_version)
+        served = endpoint.served
+        if served is None:
+            raise InternalError(
+                f"Failed for execute the inference request. Model '{details.target_model or ''}' is not ready."
+            )
+        return served
+
+    cdef Endpoint _endpoint(self, str name, int64_t version):
+        cdef Endpoint endpoint = self.endpoints.get((name, version))
         if endpoint is None:
-            endpoint = self.find_endpoint(*key)
-            if endpoint.served is not None:
-                self.endpoints[key] = endpoint  # names that never were are not collected
-        return endpoint.served
+            endpoint = self.find_endpoint(name, version)
+        if endpoint.served is not None:  # names that never were are not collected
+            self.endpoints[name, version] = endpoint
+            self.last, self.last_name, self.last_version = endpoint, name, version
+        return endpoint
 
     cdef CallSlot _slot(
         self, ServedVersion served, InferenceRequest request, bint decoupled, bint is_blocking
@@ -143,38 +164,33 @@ cdef class BlsScope:
             slot.stream = StreamBuffer(served.stream_backlog)
         return slot
 
-    def prepare(self, InferenceRequest request, bint decoupled, bint is_blocking):
+    def prepare(self, InferenceRequest request, bint decoupled):
         """(callee, slot) of a request; or (None, response) when the callee cannot be asked.
 
-        If the caller does not wait for the answer at once, the callee gets copies.
+        The callee gets copies, since the caller does not wait for the answer at once.
         """
         cdef ServedVersion served
-        cdef str name = request.details.target_model or ""
-        cdef str prefix = f"Model {name} - Error when running inference: "
         try:
             served = self._served(request)
+            return served, self._slot(served, request, decoupled, False)
         except PublicError as error:
-            return None, _error_of(error, prefix)
-        if served is None:
-            return None, _error(
-                f"{prefix}Failed for execute the inference request. Model '{name}' is not ready.",
-                _INTERNAL,
-            )
-        try:
-            return served, self._slot(served, request, decoupled, is_blocking)
-        except PublicError as error:
-            return None, _error_of(error, prefix)
+            return None, _refused(request, error)
 
     def exec(self, InferenceRequest request, bint decoupled):
         """`InferenceRequest.exec`."""
-        found, prepared = self.prepare(request, decoupled, not decoupled)
-        if found is None:
-            return iterator_of(prepared) if decoupled else prepared
-        return self.run(found, prepared)
+        cdef ServedVersion served
+        cdef CallSlot slot
+        try:
+            served = self._served(request)
+            slot = self._slot(served, request, decoupled, not decoupled)
+        except PublicError as error:
+            response = _refused(request, error)
+            return iterator_of(response) if decoupled else response
+        return self.run(served, slot)
 
     def run(self, ServedVersion served, CallSlot slot):
         """Run a prepared request: its response, or the iterator if its slot has a stream."""
-        cdef Contract own = current_contract()
+        cdef Contract own = running_contract()
         cdef CallSlot outer
         try:
             if slot.stream is None:
@@ -262,7 +278,7 @@ cdef class ResponseIterator:
     cdef int _wait(self) except -1:
         """Sleep until there is something to read; raises when there never will be."""
         cdef StreamBuffer buffer = self.slot.stream
-        cdef Contract own = current_contract()
+        cdef Contract own = running_contract()
         cdef CallSlot outer = begin_wait(own, self.maker, self.slot)
         cdef Watch watch = None
         cdef int state
@@ -296,8 +312,5 @@ def iterator_of(response):
     made.items = [response]
     made.is_complete = True
     return made
-
-
-cdef object _INTERNAL = ErrorCodeValue(1)
 
 make_native(ResponseIterator)

@@ -39,3 +39,6 @@ cdef class Contract(AnswerMaker):
     cdef object _wait_for_sender(self, InferenceRequest request, Py_ssize_t holders)
     cdef object _fail(self, InferenceRequest request, Py_ssize_t holders, object failure)
     cdef int _let_go(self, InferenceRequest request, Py_ssize_t holders) except -1
+
+
+cdef Contract running_contract()

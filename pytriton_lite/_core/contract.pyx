@@ -44,9 +44,13 @@ PENDING = object()
 RESCHEDULED = object()
 
 
+cdef Contract running_contract():
+    return None if ptl_current_contract == NULL else <Contract> ptl_current_contract
+
+
 def current_contract():
     """The `Contract` whose model code this thread is running, or None."""
-    return None if ptl_current_contract == NULL else <object> ptl_current_contract
+    return running_contract()
 
 
 def is_ctrl_c(error):

@@ -32,7 +32,7 @@ class BlsCalls(BlsScope):
         from pytriton_lite._async import LoopBridge
 
         loop = asyncio.get_running_loop()
-        served, prepared = self.prepare(request, decoupled, is_blocking=False)
+        served, prepared = self.prepare(request, decoupled)
         if served is None:
             return _done(loop, iterator_of(prepared) if decoupled else prepared)
         queue = served.queue
