@@ -14,7 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from pytriton_lite.errors import RequestTimeoutError
+from pytriton_lite._core.deadlock import Watch, watch_slice_s
+from pytriton_lite.errors import RequestTimeoutError, TritonError
 
 if TYPE_CHECKING:
     from pytriton_lite._core.calls import ResponseStream
@@ -34,6 +35,8 @@ class LoopBridge:
         self._done: collections.deque[Any] = collections.deque()  # filled by any thread
         self._is_woken = False
         self._futures: dict[Any, asyncio.Future[Any]] = {}
+        self._watched: dict[_Submitted, Watch] = {}
+        self._next_look: asyncio.TimerHandle | None = None
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> LoopBridge:
@@ -78,11 +81,31 @@ class LoopBridge:
         future: asyncio.Future[Any],
         convert: Callable[[Any], Any],
     ) -> None:
-        """Queue a slot whose outcome, converted, becomes the result of a future of this loop."""
-        submitted = _Submitted(slot, future, convert)
+        """Queue a slot whose outcome, converted, becomes the result of a future of this loop.
+
+        A BLS request; it fails when no instance can ever become free for it.
+        """
+        submitted = _Submitted(queue, slot, future, convert)
         slot.notify_when_done(lambda _: self._finished(submitted))
-        future.add_done_callback(lambda done: done.cancelled() and queue.cancel(slot))
-        queue.submit_all([slot])
+        if queue.submit_all([slot]):
+            future.add_done_callback(submitted.ended)
+            return
+        self._watched[submitted] = Watch(slot)
+        future.add_done_callback(partial(self._ended, submitted))
+        if self._next_look is None:
+            self._next_look = asyncio.get_running_loop().call_later(watch_slice_s(), self._look)
+
+    def _ended(self, submitted: _Submitted, future: asyncio.Future[Any]) -> None:
+        self._watched.pop(submitted, None)
+        submitted.ended(future)
+
+    def _look(self) -> None:
+        """Look at the requests that found no idle instance, and fail those that are stuck."""
+        for submitted, watch in list(self._watched.items()):
+            submitted.look(watch)
+        self._next_look = None
+        if self._watched:
+            self._next_look = asyncio.get_running_loop().call_later(watch_slice_s(), self._look)
 
     def _start(self) -> None:
         starting, self._starting = self._starting, {}
@@ -127,8 +150,9 @@ class _Submitted:
     """A slot whose outcome goes to a future as it is, exceptions included."""
 
     def __init__(
-        self, slot: Any, future: asyncio.Future[Any], convert: Callable[[Any], Any]
+        self, queue: Any, slot: Any, future: asyncio.Future[Any], convert: Callable[[Any], Any]
     ) -> None:
+        self._queue = queue
         self._slot = slot
         self._future = future
         self._convert = convert
@@ -137,6 +161,20 @@ class _Submitted:
         """Deliver."""
         if not self._future.done():
             self._future.set_result(self._convert(self._slot.take_outcome()))
+
+    def ended(self, future: asyncio.Future[Any]) -> None:
+        """Cancel the request of a future that was cancelled."""
+        if future.cancelled():
+            self._queue.cancel(self._slot)
+
+    def look(self, watch: Watch) -> None:
+        """Fail the request if it is stuck."""
+        if self._future.done():
+            return
+        try:
+            self._queue.check_watched(watch)
+        except TritonError as error:
+            self._future.set_result(self._convert(error))
 
 
 class AsyncResponseStream:

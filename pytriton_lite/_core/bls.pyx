@@ -6,20 +6,22 @@ those of Triton 2.51, codes the callee's as in newer versions.
 """
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t
 
 from pytriton_lite._core.calls cimport Endpoint, ServedVersion
-from pytriton_lite._core.contract cimport Contract
+from pytriton_lite._core.contract cimport Contract, running_contract
 from pytriton_lite._core.dlpack cimport DLPackTensor
+from pytriton_lite._core.deadlock cimport Watch, begin_wait, end_wait, watch_slice_ns
 from pytriton_lite._core.message cimport (
-    InferenceRequest, InferenceResponse, TritonError, make_native,
+    InferenceRequest, InferenceResponse, RequestDetails, TritonError, make_native,
 )
 from pytriton_lite._core.queue cimport RequestQueue
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
 from pytriton_lite._core.slot cimport (
-    STREAM_INTERRUPTED, CallSlot, StreamBuffer,
+    STREAM_INTERRUPTED, STREAM_TIMED_OUT, CallSlot, StreamBuffer,
 )
+from pytriton_lite._core.sync cimport PTL_QUEUED, ptl_load, ptl_now_ns
 from pytriton_lite._core.tensor cimport Tensor, wrong_arguments
-from pytriton_lite._core.contract import current_contract
 from pytriton_lite._core.native_enum import ErrorCodeValue
 from pytriton_lite._core.tensor import TritonModelException
 from pytriton_lite.errors import InternalError
@@ -45,6 +47,11 @@ cdef str _target_of(InferenceRequest request):
 
 cdef InferenceResponse _error_of(object error):
     return _error(str(error), ErrorCodeValue(int(error.code)))
+
+
+cdef InferenceResponse _refused(InferenceRequest request, object error):
+    # Triton's code of whatever happens before the callee gets the request.
+    return _error(f"Model {_target_of(request)} - Error when running inference: {error}", _INTERNAL)
 
 
 cdef InferenceResponse _response_of(object outcome):
@@ -88,77 +95,134 @@ cdef class BlsScope:
 
     cdef object find_endpoint
     cdef dict endpoints
-    cdef public bint is_open
+    cdef Contract contract
+    cdef Endpoint last              # of the last request that found one, and its key
+    cdef str last_name
+    cdef int64_t last_version
+    cdef readonly bint is_open
 
     def __init__(self, find_endpoint):
         self.find_endpoint = find_endpoint
         self.endpoints = {}
 
+    def open(self, Contract contract):
+        """Begin to let requests through, those of the instance that `contract` runs."""
+        self.contract = contract
+        self.is_open = True
+
+    def close(self):
+        """Let no more requests through."""
+        self.is_open = False
+
+    def begin_pending(self, CallSlot slot, future):
+        """Take note of a request that a task waits for."""
+        self.contract.pending[slot] = future
+
+    def end_pending(self, CallSlot slot):
+        """The request is answered, or nobody waits for it any more."""
+        self.contract.pending.pop(slot, None)
+
     cdef ServedVersion _served(self, InferenceRequest request):
-        """The callee, or None when it is not ready."""
-        cdef Endpoint endpoint
+        """The callee of a request."""
+        cdef RequestDetails details = request.details
+        cdef Endpoint endpoint = self.last
+        cdef ServedVersion served
         if not self.is_open:
             raise TritonModelException("BLS is only supported during the 'execute' function.")
-        key = (_target_of(request), request.details.target_version)
-        endpoint = self.endpoints.get(key)
-        if endpoint is None:
-            endpoint = self.find_endpoint(*key)
-            if endpoint.served is not None:
-                self.endpoints[key] = endpoint  # names that never were are not collected
-        return endpoint.served
+        # A model mostly calls the same one again, and names it by the same literal.
+        if (endpoint is None or details.target_model is not self.last_name
+                or details.target_version != self.last_version):
+            endpoint = self._endpoint(_target_of(request), details.target_version)
+        served = endpoint.served
+        if served is None:
+            raise InternalError(
+                f"Failed for execute the inference request. Model '{_target_of(request)}' is not ready."
+            )
+        return served
 
-    cdef CallSlot _slot(self, ServedVersion served, InferenceRequest request, bint decoupled):
+    cdef Endpoint _endpoint(self, str name, int64_t version):
+        cdef Endpoint endpoint = self.endpoints.get((name, version))
+        if endpoint is None:
+            endpoint = self.find_endpoint(name, version)
+        if endpoint.served is not None:  # names that never were are not collected
+            self.endpoints[name, version] = endpoint
+            self.last, self.last_name, self.last_version = endpoint, name, version
+        return endpoint
+
+    cdef CallSlot _slot(
+        self, ServedVersion served, InferenceRequest request, bint decoupled, bint is_blocking
+    ):
+        cdef InferenceRequest made
         cdef CallSlot slot
+        cdef Tensor tensor
         if served.is_decoupled and not decoupled:
             raise InternalError(
                 f"Model {served.model_name} is using the decoupled. The current BLS request call doesn't "
                 "support models using the decoupled transaction policy. Please use 'decoupled=True' "
                 "argument to the 'exec' or 'async_exec' calls for decoupled models.'"
             )
-        slot = served.new_slot(served.spec.build_for(request))
+        made = served.spec.build_for(request)
+        if not is_blocking and not served.spec.share_memory:
+            # The caller goes on, and may use its arrays anew before the callee has seen them.
+            for tensor in made.tensors:
+                tensor.detach()
+        slot = served.new_slot(made)
+        slot.queue = served.queue
         if decoupled:
             slot.stream = StreamBuffer(served.stream_backlog)
         return slot
 
     def prepare(self, InferenceRequest request, bint decoupled):
-        """(callee, slot) of a request; or (None, response) when the callee cannot be asked."""
+        """(callee, slot) of a request; or (None, response) when the callee cannot be asked.
+
+        The callee gets copies, since the caller does not wait for the answer at once.
+        """
         cdef ServedVersion served
-        cdef str name = _target_of(request)
-        cdef str prefix = f"Model {name} - Error when running inference: "
         try:
             served = self._served(request)
+            return served, self._slot(served, request, decoupled, False)
         except PublicError as error:
-            return None, _error(prefix + str(error), _INTERNAL)
-        if served is None:
-            return None, _error(
-                f"{prefix}Failed for execute the inference request. Model '{name}' is not ready.",
-                _INTERNAL,
-            )
-        try:
-            return served, self._slot(served, request, decoupled)
-        except PublicError as error:
-            return None, _error(prefix + str(error), _INTERNAL)
+            return None, _refused(request, error)
 
     def exec(self, InferenceRequest request, bint decoupled):
         """`InferenceRequest.exec`."""
         cdef ServedVersion served
         cdef CallSlot slot
-        cdef Contract caller
-        found, prepared = self.prepare(request, decoupled)
-        if found is None:
-            return iterator_of(prepared) if decoupled else prepared
-        served = found
-        slot = prepared
-        prepared = None
-        caller = current_contract()
         try:
-            if decoupled:
+            served = self._served(request)
+            slot = self._slot(served, request, decoupled, not decoupled)
+        except PublicError as error:
+            response = _refused(request, error)
+            return iterator_of(response) if decoupled else response
+        return self.run(served, slot)
+
+    def run(self, ServedVersion served, CallSlot slot):
+        """Run a prepared request: its response, or the iterator if its slot has a stream."""
+        cdef Contract own = running_contract()
+        cdef CallSlot outer
+        try:
+            if slot.stream is None:
+                return _response_of(served.queue.call_from_model(slot, own, self.contract))
+            # An inline callee runs here, before there is anything to read.
+            outer = begin_wait(own, self.contract, slot)
+            try:
                 served.queue.submit_all([slot])
-                return _iterator(served, slot)
-            return _response_of(served.queue.call_from_model(slot, caller))
+            finally:
+                end_wait(own, self.contract, slot, outer)
+            return self.iterator(served, slot)
         except PublicError as error:
             failed = _error_of(error)
-            return iterator_of(failed) if decoupled else failed
+            return failed if slot.stream is None else iterator_of(failed)
+
+    def iterator(self, ServedVersion served, CallSlot slot):
+        """Iterator over the responses of a slot that was submitted with a stream."""
+        cdef ResponseIterator made = ResponseIterator.__new__(ResponseIterator)
+        made.served = served
+        made.queue = served.queue
+        made.slot = slot
+        made.maker = self.contract
+        made.items = []
+        return made
 
 
 def response_of(outcome):
@@ -177,6 +241,7 @@ cdef class ResponseIterator:
     cdef CallSlot slot
     cdef RequestQueue queue
     cdef ServedVersion served
+    cdef Contract maker             # whose request it is
     cdef list items                 # read so far
     cdef Py_ssize_t position
     cdef bint is_complete
@@ -199,30 +264,15 @@ cdef class ResponseIterator:
     cdef bint _read(self) except -1:
         """Wait for one more response; False at the end."""
         cdef StreamBuffer buffer = self.slot.stream
-        cdef Reply reply
-        cdef Contract caller = current_contract()
-        cdef CallSlot outer = None
-        reply = buffer.pop()
-        if reply is None and caller is not None:
-            outer = caller.waits_for
-            caller.waits_for = self.slot
-            self.slot.caller = caller
-            self.slot.queue = self.queue
-        try:
-            if reply is None and caller is not None:
-                self._check_chain()
-                buffer = self.slot.stream
-            while reply is None:
-                reply = buffer.pop()
-                if reply is not None:
-                    break
-                if buffer.is_ended and not buffer.count:
-                    break
-                if buffer.wait(0) == STREAM_INTERRUPTED:
-                    PyErr_CheckSignals()
-        finally:
-            if caller is not None and caller.waits_for is self.slot:
-                caller.waits_for = outer
+        cdef Reply reply = buffer.pop()
+        if reply is None and not buffer.is_ended:
+            try:
+                self._wait()
+            except PublicError as error:
+                reply = self.served.error_reply(error)
+                reply.final = True
+        if reply is None:
+            reply = buffer.pop()
         if reply is not None:
             self.is_complete = reply.final
             self.items.append(_response_of(reply))
@@ -233,12 +283,25 @@ cdef class ResponseIterator:
         self.items.append(_response_of(self.served.empty_final("")))
         return True
 
-    cdef int _check_chain(self) except -1:
+    cdef int _wait(self) except -1:
+        """Sleep until there is something to read; raises when there never will be."""
+        cdef StreamBuffer buffer = self.slot.stream
+        cdef Contract own = running_contract()
+        cdef CallSlot outer = begin_wait(own, self.maker, self.slot)
+        cdef Watch watch = None
+        cdef int state
         try:
-            self.queue.check_chain(self.slot)
-        except PublicError as error:
-            self.slot.stream = StreamBuffer(0)
-            self.slot.stream.push(self.served.error_reply(error), True, True)
+            if ptl_load(&self.slot.node.word) == PTL_QUEUED:
+                self.queue.check_chain(self.slot)
+                watch = Watch(self.slot)
+            while not buffer.count and not buffer.is_ended:
+                state = buffer.wait(0 if watch is None else ptl_now_ns() + watch_slice_ns())
+                if state == STREAM_TIMED_OUT:
+                    self.queue.check_watched(watch)
+                elif state == STREAM_INTERRUPTED:
+                    PyErr_CheckSignals()
+        finally:
+            end_wait(own, self.maker, self.slot, outer)
         return 0
 
     def cancel(self):
@@ -249,20 +312,6 @@ cdef class ResponseIterator:
     def __del__(self):
         if self.slot is not None and not self.is_complete:
             self.slot.stream.discard()
-
-
-cdef ResponseIterator _iterator(ServedVersion served, CallSlot slot):
-    cdef ResponseIterator made = ResponseIterator.__new__(ResponseIterator)
-    made.served = served
-    made.queue = served.queue
-    made.slot = slot
-    made.items = []
-    return made
-
-
-def stream_iterator(ServedVersion served, CallSlot slot):
-    """Iterator over the responses of a slot that was submitted with a stream."""
-    return _iterator(served, slot)
 
 
 def iterator_of(response):

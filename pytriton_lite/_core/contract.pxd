@@ -24,7 +24,11 @@ cdef class Contract(AnswerMaker):
     cdef bint is_awaited
     cdef bint has_failed            # the last `execute`, as a whole
     cdef public object scope        # what BLS requests of the model go through
+    # What the instance waits for, see deadlock.pyx.
     cdef CallSlot waits_for         # BLS request that `execute` waits for, on its own thread
+    cdef dict pending               # other BLS requests -> future, or None when a thread waits
+    cdef bint awaits_coroutine      # `execute` is a coroutine, and its thread waits for it
+    cdef unsigned long executions   # calls of `execute` so far
 
     cdef object run(self, InferenceRequest request, Py_ssize_t holders, bint wants_arrays)
     cdef InferenceRequest again(self, InferenceRequest request, Py_ssize_t holders)
@@ -36,3 +40,6 @@ cdef class Contract(AnswerMaker):
     cdef object _wait_for_sender(self, InferenceRequest request, Py_ssize_t holders)
     cdef object _fail(self, InferenceRequest request, Py_ssize_t holders, object failure)
     cdef int _let_go(self, InferenceRequest request, Py_ssize_t holders) except -1
+
+
+cdef Contract running_contract()

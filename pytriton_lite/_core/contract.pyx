@@ -45,9 +45,13 @@ PENDING = object()
 RESCHEDULED = object()
 
 
+cdef Contract running_contract():
+    return None if ptl_current_contract == NULL else <Contract> ptl_current_contract
+
+
 def current_contract():
     """The `Contract` whose model code this thread is running, or None."""
-    return None if ptl_current_contract == NULL else <object> ptl_current_contract
+    return running_contract()
 
 
 def is_ctrl_c(error):
@@ -116,6 +120,7 @@ cdef class Contract(AnswerMaker):
         self.share_memory = share_memory
         self.is_inline = is_inline
         self.open_slots = {}
+        self.pending = {}
 
     def release(self):
         """Drop the model object."""
@@ -131,6 +136,7 @@ cdef class Contract(AnswerMaker):
         cdef object returned
         request.home = self
         self.has_failed = False
+        self.executions += 1
         set_current(<PyObject *> self)
         try:
             returned = self._execute([request])
@@ -168,7 +174,11 @@ cdef class Contract(AnswerMaker):
         if type(returned) is not list and inspect.iscoroutine(returned):
             if self.is_decoupled:
                 return self._start(returned, requests)
-            return self.loop.run(returned)
+            self.awaits_coroutine = True
+            try:
+                return self.loop.run(returned)
+            finally:
+                self.awaits_coroutine = False
         return returned
 
     cdef object _start(self, object coroutine, list requests):

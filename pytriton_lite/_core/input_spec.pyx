@@ -173,7 +173,10 @@ cdef class InputSpec:
         cdef InferenceRequest request = InferenceRequest.__new__(InferenceRequest)
         cdef RequestDetails given = source.details, details
         request.id = source.id
-        request.output_names = self._requested(source.output_names) or self.output_names
+        if not source.output_names or source.output_names == self.output_names:
+            request.output_names = self.output_names
+        else:
+            request.output_names = self._requested(source.output_names)
         request.request_flags = source.request_flags
         if given.parameters or given.correlation != 0 or given.timeout_us or given.priority:
             details = given.copy()
@@ -184,9 +187,9 @@ cdef class InputSpec:
 
     cdef list _wrap_all(self, InferenceRequest source, InferenceRequest request):
         cdef list tensors = []
-        cdef set names
         cdef InputEntry entry
-        cdef Tensor given, tensor
+        cdef Tensor given, tensor, other
+        cdef bint is_repeated = False
         cdef int64_t batch = -1
         cdef str prefix
         if self.required_count <= len(source.tensors) <= self.total_count:
@@ -195,15 +198,15 @@ cdef class InputSpec:
                 if entry is None or given.data_type != entry.data_type or given.device is not None:
                     break
                 tensor = self._wrap(entry, given.wire, &batch)
-                if tensor is None:
+                for other in tensors:
+                    is_repeated = is_repeated or other.tensor_name is entry.name
+                if tensor is None or is_repeated:
                     break
                 tensors.append(tensor)
             else:
-                names = {(<Tensor> each).tensor_name for each in tensors}
-                if len(names) == len(tensors):
-                    if batch > 0:
-                        request.batch_size = batch
-                    return tensors
+                if batch > 0:
+                    request.batch_size = batch
+                return tensors
         prefix = _prefix(source.id)
         by_name = {}
         for given in source.tensors:

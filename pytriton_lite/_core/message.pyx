@@ -146,6 +146,7 @@ cdef object _DEFAULT_MEMORY = PreferredMemory(MemoryType(1))
 cdef object _NO_TRACE = InferenceTrace()
 
 
+@cython.freelist(64)
 @cython.final
 cdef class RequestDetails:
     def __cinit__(self):
@@ -192,6 +193,22 @@ cdef str _json_of(dict parameters, bint is_spaced):
     if not parameters:
         return "{}"
     return json.dumps(parameters, separators=None if is_spaced else (",", ":"), ensure_ascii=False)
+
+
+cdef bint _all_texts(object values) except -1:
+    for value in values:
+        if type(value) is not str and text_of(value) is None:
+            return False
+    return True
+
+
+cdef tuple _unique_texts(object values):
+    cdef list names = []
+    for value in values:
+        name = value if type(value) is str else text_of(value)
+        if name not in names:
+            names.append(name)
+    return tuple(names)
 
 
 cdef bint _all_tensors_or_none(object tensors) except -1:
@@ -288,7 +305,7 @@ cdef class InferenceRequest:
             or correlation_id is None
             or not _all_tensors_or_none(inputs)
             or not isinstance(requested_output_names, (list, tuple))
-            or any([text_of(name) is None for name in requested_output_names])
+            or not _all_texts(requested_output_names)
             or not isinstance(model_version, int) or not -(1 << 63) <= model_version < 1 << 63
             or not _is_unsigned(flags)
             or not isinstance(timeout, int) or not 0 <= timeout < 1 << 64
@@ -299,7 +316,7 @@ cdef class InferenceRequest:
                 model_version, flags, timeout, preferred_memory, trace, parameters, *args,
             )
             raise _with_hint(wrong_arguments("__init__", "constructor", _REQUEST, given, kwargs), kwargs)
-        cdef RequestDetails details = RequestDetails()
+        cdef RequestDetails details = RequestDetails.__new__(RequestDetails)
         self.id = text_of(request_id)
         self.details = details
         self.home = _lexical_scope()
@@ -313,13 +330,13 @@ cdef class InferenceRequest:
                     f"Input tensor for request with id '{self.id}' and model name "
                     f"'{details.target_model}' should not be empty."
                 )
-        names = [text_of(name) for name in requested_output_names]
+        names = _unique_texts(requested_output_names)
         if "" in names:
             raise TritonModelException(
                 f"Requested output name for request with id '{self.id}' and model name "
                 f"'{details.target_model}' should not be empty."
             )
-        self.output_names = tuple(dict.fromkeys(names))
+        self.output_names = names
         details.target_version = model_version
         self.request_flags = flags
         details.timeout_us = timeout

@@ -22,20 +22,22 @@ cdef class RequestQueue:
     cdef unsigned long sequences    # ids given to requests of iterative models that had none
     cdef readonly VersionStatistics statistics
     cdef list executors
+    cdef readonly list contracts    # of the executors
     cdef int generation             # of the process: a forked child has no worker threads
 
     cdef object call(self, CallSlot slot, int64_t deadline_ns)
     cdef object _call_inline(self, CallSlot slot, int64_t deadline_ns)
     cdef object _lead(self, Executor executor, CallSlot slot, int64_t deadline_ns)
-    cdef object _run_others(self, Executor executor)
+    cdef object _run_others(self, Executor executor, int budget, CallSlot led)
     cdef object _run_slot(self, Executor executor, CallSlot slot)
     cdef object _run(self, Executor executor, CallSlot slot)
     cdef object _end_again(self, CallSlot slot, InferenceRequest request)
     cdef bint _is_at_home(self) noexcept
     cdef bint _queue_again(self, CallSlot slot)
     cdef int begin_sequence(self, InferenceRequest request) except -1
-    cdef object call_from_model(self, CallSlot slot, Contract caller)
+    cdef object call_from_model(self, CallSlot slot, Contract own, Contract maker)
     cdef int check_chain(self, CallSlot slot) except -1
+    cdef int _fail_stuck(self, CallSlot slot, str ring) except -1
     cdef object _wait(self, CallSlot slot, int64_t deadline_ns)
     cdef bint _give_up(self, CallSlot slot) except -1
     cdef object _closed_error(self)

@@ -13,6 +13,9 @@ from libc.stdint cimport int64_t, uint32_t
 import os
 
 from pytriton_lite._core.contract cimport PENDING, RESCHEDULED, Contract
+from pytriton_lite._core.deadlock cimport (
+    Watch, begin_wait, end_wait, watch_slice_ns, why_stuck,
+)
 from pytriton_lite._core.message cimport InferenceRequest, RequestDetails
 from pytriton_lite._core.reply cimport InferenceResponse
 from pytriton_lite._core.sender cimport InferenceResponseSender
@@ -81,6 +84,7 @@ cdef class RequestQueue:
         self.is_iterative = is_iterative
         self.executors = []
         self.statistics = VersionStatistics()
+        self.contracts = []
         self.generation = ptl_process_generation
 
     @property
@@ -101,7 +105,7 @@ cdef class RequestQueue:
         cdef int refused, woken = PTL_WOKEN
         cdef uint32_t word
         cdef int64_t slice_ns
-        cdef bint is_from_model = slot.caller is not None
+        cdef bint is_from_model = slot.queue is not None
         slot.node.thread_waits = True
         if self.is_inline:
             return self._call_inline(slot, deadline_ns)
@@ -130,31 +134,28 @@ cdef class RequestQueue:
             self.check_chain(slot)
         return self._wait(slot, deadline_ns)
 
-    cdef object call_from_model(self, CallSlot slot, Contract caller):
-        """`call` for a BLS request; `caller` is the contract whose `execute` makes it, or None."""
-        cdef CallSlot outer
-        if caller is None:
-            return self.call(slot, 0)
-        outer = caller.waits_for
-        caller.waits_for = slot
-        slot.caller = caller
-        slot.queue = self
+    cdef object call_from_model(self, CallSlot slot, Contract own, Contract maker):
+        """`call` for a BLS request; see `begin_wait` for the two contracts."""
+        cdef CallSlot outer = begin_wait(own, maker, slot)
         try:
             return self.call(slot, 0)
         finally:
-            caller.waits_for = outer
+            end_wait(own, maker, slot, outer)
 
     cdef int check_chain(self, CallSlot slot) except -1:
-        """Fail a BLS request that nobody can ever run, since all who could wait for its caller."""
-        cdef list chain = []
-        if not _is_stuck(slot, set(), chain):
+        """Fail a BLS request that has just been queued and certainly never gets an instance."""
+        return self._fail_stuck(slot, why_stuck(slot))
+
+    def check_watched(self, Watch watch):
+        """Fail a BLS request that has been stuck for long; raises its error."""
+        self._fail_stuck(watch.slot, watch.look())
+
+    cdef int _fail_stuck(self, CallSlot slot, str ring) except -1:
+        if ring is None or not self._give_up(slot):
             return 0
-        if not self._give_up(slot):
-            return 0
-        waiting = "; ".join(chain)
         raise UnavailableError(
             f"Model {self.model_name} - Error when running inference: no instance can ever become free "
-            f"for the request: {waiting}",
+            f"for the request: {ring}",
             model=self.model_name,
         )
 
@@ -163,6 +164,10 @@ cdef class RequestQueue:
         cdef int woken = PTL_INTERRUPTED  # a signal may have come before
         cdef int64_t slice_ns = signal_slice()
         cdef uint32_t word
+        cdef Watch watch = None
+        if slot.queue is not None and ptl_load(&slot.node.word) == PTL_QUEUED:
+            watch = Watch(slot)
+            slice_ns = watch_slice_ns() if slice_ns == 0 else min(slice_ns, watch_slice_ns())
         while True:
             word = ptl_load(&slot.node.word)
             if word == PTL_DONE:
@@ -180,6 +185,8 @@ cdef class RequestQueue:
                 except BaseException:
                     self._withdraw(slot)
                     raise
+                if watch is not None:
+                    self.check_watched(watch)
             with nogil:
                 woken = ptl_sleep(&slot.node.word, word, deadline_ns, slice_ns)
             if woken == PTL_TIMED_OUT and self._withdraw(slot):
@@ -196,7 +203,7 @@ cdef class RequestQueue:
         if ptl_load(&slot.node.word) == PTL_LEAD:
             # The instance was handed to us just now: pass it on without using it.
             executor = <Executor> slot.node.executor
-            self._run_others(executor)
+            self._run_others(executor, 0, None)
             return True
         return False
 
@@ -266,6 +273,8 @@ cdef class RequestQueue:
         """Queue slots without waiting, with one look at the queue and one round of wake-ups.
 
         An inline instance that is idle runs its request at once, on this thread.
+
+        Returns whether there was an idle instance.
         """
         cdef CallSlot slot, before = None
         cdef ptl_worker *rung = NULL
@@ -276,8 +285,9 @@ cdef class RequestQueue:
         cdef int refused, count = len(slots)
         cdef int64_t now
         cdef object interrupt = None
+        cdef bint found_idle, is_from_model
         if not count:
-            return
+            return True
         if self.generation != ptl_process_generation and not self.is_inline:
             raise self._forked_error()
         now = ptl_now_ns()
@@ -291,10 +301,12 @@ cdef class RequestQueue:
                 limit = slot.stream.limit
                 slot.stream.set_limit(0)  # nobody reads as long as it runs on this thread
         slot = slots[0]
+        is_from_model = slot.queue is not None
         first = &slot.node
         last = &before.node
         # This thread has more to do before it waits, so it keeps the GIL while it rings.
         refused = ptl_push(&self.queue, first, last, count, &rung)
+        found_idle = rung != NULL
         if not refused and not self.is_inline:
             ptl_ring(rung)
         if refused:
@@ -307,7 +319,7 @@ cdef class RequestQueue:
             rung = rung.next_idle
             idle.next_idle = NULL
             try:
-                self._run_others(<Executor> idle.owner)
+                self._run_others(<Executor> idle.owner, 1 if is_from_model else LEADER_BUDGET, None)
             except BaseException as error:
                 interrupt = error
         if limit:
@@ -315,6 +327,7 @@ cdef class RequestQueue:
                 slot.stream.set_limit(limit)
         if interrupt is not None:
             raise interrupt
+        return found_idle
 
     # -- inline ------------------------------------------------------------------------
 
@@ -333,7 +346,7 @@ cdef class RequestQueue:
             if state < 0:
                 raise self._closed_error()
             return self._lead(<Executor> worker.owner, slot, deadline_ns)
-        if slot.caller is not None:
+        if slot.queue is not None:
             self.check_chain(slot)
         return self._wait(slot, deadline_ns)
 
@@ -347,7 +360,12 @@ cdef class RequestQueue:
             ptl_store(&slot.node.word, PTL_ABANDONED)
             raise
         finally:
-            self._run_others(executor)
+            if slot.queue is None:
+                self._run_others(executor, LEADER_BUDGET, None)
+            else:
+                # The instance of a model that calls is not free before this returns, and one of
+                # the others may need it: they are run by threads of their own.
+                self._run_others(executor, 0, slot)
         if outcome is PENDING:
             return self._wait(slot, deadline_ns)
         ptl_store(&slot.node.word, PTL_DONE)
@@ -407,10 +425,14 @@ cdef class RequestQueue:
         ptl_ring(rung)
         return True
 
-    cdef object _run_others(self, Executor executor):
+    cdef object _run_others(self, Executor executor, int budget, CallSlot led):
+        """Run what is queued, at most `budget` requests of those that have a thread of their own.
+
+        `led` is the BLS request for which this thread has the instance, or None.
+        """
+        cdef bint is_held_up
         cdef ptl_node *node
         cdef CallSlot slot
-        cdef int budget = LEADER_BUDGET
         cdef object interrupt = None
         while True:
             node = ptl_release(&self.queue, &executor.worker)
@@ -426,10 +448,16 @@ cdef class RequestQueue:
                     break
                 continue
             budget -= 1
+            # Who made `led` goes on when this is over: if this needs its instance, that is a ring.
+            is_held_up = led is not None and led.runner is None
+            if is_held_up:
+                led.runner = executor.contract
             try:
                 self._run_slot(executor, slot)
             except BaseException as error:
                 interrupt = error  # a Ctrl-C; the instance must not be lost with it
+            if is_held_up:
+                led.runner = None
         if interrupt is not None:
             raise interrupt
 
@@ -456,8 +484,9 @@ cdef class RequestQueue:
     def add_inline(self, Executor executor):
         """Offer an initialised inline instance to the callers."""
         self.executors.append(executor)
+        self.contracts.append(executor.contract)
         self.queue.worker_count += 1
-        self._run_others(executor)
+        self._run_others(executor, LEADER_BUDGET, None)
 
     def serve(self, Executor executor):
         """Pull and run requests on this thread until the queue is closed and empty."""
@@ -466,6 +495,7 @@ cdef class RequestQueue:
         cdef CallSlot slot = None, done = None
         cdef object outcome
         self.executors.append(executor)
+        self.contracts.append(executor.contract)
         self.queue.worker_count += 1
         while True:
             node = NULL
@@ -572,42 +602,3 @@ cdef object _defect(Contract contract, object error):
     )
     failure.__cause__ = error
     return failure
-
-
-cdef bint _is_stuck(CallSlot slot, set seen, list chain) except -1:
-    """Whether a BLS request can never be answered; `chain` tells why.
-
-    It is so when every instance that could run it waits, in `execute`, for a BLS request of
-    its own of which the same is true. Who waits on another thread or coroutine does not count:
-    its instance may become free without it. New waits are looked at one after another, so the
-    one that closes a ring finds it.
-    """
-    cdef RequestQueue queue
-    cdef Executor executor
-    cdef Contract runner
-    cdef uint32_t word = ptl_load(&slot.node.word)
-    if word == PTL_QUEUED:
-        queue = slot.queue
-        if not queue.executors:
-            return False
-        for executor in queue.executors:
-            if not _is_waiting(executor.contract, seen, chain):
-                return False
-        return True
-    runner = slot.runner
-    if word != PTL_RUNNING or runner is None or slot in runner.open_slots:
-        return False
-    return _is_waiting(runner, seen, chain)
-
-
-cdef bint _is_waiting(Contract contract, set seen, list chain) except -1:
-    cdef CallSlot slot = contract.waits_for
-    if slot is None:
-        return False
-    if contract in seen:
-        return True
-    seen.add(contract)
-    chain.append(
-        f"instance '{contract.instance_name}' waits for model '{(<RequestQueue> slot.queue).model_name}'"
-    )
-    return _is_stuck(slot, seen, chain)

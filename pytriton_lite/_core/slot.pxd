@@ -29,6 +29,7 @@ cdef class StreamBuffer:
     cdef bint is_ended                  # nothing follows what is in the ring
     cdef bint ends_empty                # ended by a FINAL of its own
     cdef bint is_discarded              # nobody reads any more
+    cdef Py_ssize_t pushed              # responses so far
 
     cdef int push(self, InferenceResponse response, bint is_last, bint may_overflow) except -1
     cdef int end(self) except -1
@@ -52,8 +53,7 @@ cdef class CallSlot:
     cdef object notify              # called with the slot when done; None when a thread waits
     cdef StreamBuffer stream        # where responses go instead of `outcome`; or None
     cdef object runner              # Contract whose instance runs it
-    cdef object caller              # Contract whose `execute` waits for it: of a BLS request
-    cdef object queue               # RequestQueue of a BLS request
+    cdef object queue               # RequestQueue of a BLS request; None of all others
     cdef bint is_given_up           # by the caller, or failed by a server that stops
 
     cdef object result(self)

@@ -103,6 +103,7 @@ cdef class StreamBuffer:
         self.ring[(self.head + self.count) % self.size] = <PyObject *> response
         Py_INCREF(response)
         self.count += 1
+        self.pushed += 1
         self.is_ended = is_last
         if is_last:
             wakes_senders = self._free_senders()

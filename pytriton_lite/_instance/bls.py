@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytriton_lite._control import InstanceScope
-from pytriton_lite._core.bls import BlsScope, iterator_of, response_of, stream_iterator
+from pytriton_lite._core.bls import BlsScope, iterator_of, response_of
 from pytriton_lite._core.message import InferenceRequest
 from pytriton_lite.errors import TritonError
 
@@ -33,19 +33,26 @@ class BlsCalls(BlsScope):
 
         loop = asyncio.get_running_loop()
         served, prepared = self.prepare(request, decoupled)
-        future = loop.create_future()
         if served is None:
-            future.set_result(iterator_of(prepared) if decoupled else prepared)
+            return _done(loop, iterator_of(prepared) if decoupled else prepared)
+        queue = served.queue
+        if queue.is_inline:  # would run here, and block the loop
+            future = loop.run_in_executor(None, self.run, served, prepared)
+            future.add_done_callback(lambda done: done.cancelled() and queue.cancel(prepared))
             return future
-        if served.queue.is_inline:  # would run here, and block the loop
-            return loop.run_in_executor(None, self.exec, request, decoupled)
+        if decoupled:
+            return _done(loop, self.run(served, prepared))
+        future = loop.create_future()
+        self.begin_pending(prepared, future)
+        future.add_done_callback(lambda _: self.end_pending(prepared))
         try:
-            if decoupled:
-                served.queue.submit_all([prepared])
-                future.set_result(stream_iterator(served, prepared))
-            else:
-                LoopBridge.of(loop).submit(served.queue, prepared, future, response_of)
+            LoopBridge.of(loop).submit(queue, prepared, future, response_of)
         except TritonError as error:
-            failed = response_of(error)
-            future.set_result(iterator_of(failed) if decoupled else failed)
+            future.set_result(response_of(error))
         return future
+
+
+def _done(loop: asyncio.AbstractEventLoop, result: object) -> asyncio.Future[Any]:
+    future = loop.create_future()
+    future.set_result(result)
+    return future

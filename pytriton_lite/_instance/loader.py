@@ -303,7 +303,7 @@ class LoadedModel:
         )
         self.contract.namespace = self._imported.namespace
         self.contract.scope = self._imported.bls
-        self._imported.bls.is_open = True
+        self._imported.bls.open(self.contract)
 
     def close(self) -> None:
         """Call `finalize` and let go of the model; its exceptions are only logged."""
@@ -315,7 +315,7 @@ class LoadedModel:
             )
         if self.readiness is not None:
             self.readiness.join()
-        self._imported.bls.is_open = False
+        self._imported.bls.close()
         try:
             with self._imported.errors():
                 finalize = getattr(self._model, "finalize", None)
