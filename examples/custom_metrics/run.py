@@ -10,7 +10,9 @@ MODELS = Path(__file__).resolve().parent / "models"
 def main():
     with ptl.Server(MODELS) as server:
         word_count = server.model("word_count")
-        print(*word_count({"TEXT": ["one", "two words", "the longest of all three texts"]})["WORDS"])
+        print(
+            *word_count({"TEXT": ["one", "two words", "the longest of all three texts"]})["WORDS"]
+        )
         try:
             word_count({"TEXT": [b"\xff"]})
         except ptl.InvalidArgumentError as error:

@@ -28,7 +28,7 @@ class TritonPythonModel:
 
         votes, errors = [], []
         responses = await asyncio.gather(*(self.ask(n, scaled, "PROBABILITY") for n in names))
-        for name, response in zip(names, responses):
+        for name, response in zip(names, responses, strict=True):
             if response.has_error():
                 errors.append(response.error())
                 pb_utils.Logger.log_warn(f"no vote of '{name}': {errors[-1].message()}")

@@ -19,7 +19,10 @@ class TritonPythonModel:
             description="Words of the longest text",
             kind=pb_utils.MetricFamily.GAUGE,
         )
-        self.longest = self.longest_family.Metric(labels=labels)
+        # A series of its own, since another instance could come between `value` and `set`.
+        self.longest = self.longest_family.Metric(
+            labels={**labels, "instance": args["model_instance_name"]}
+        )
         self.words_family = pb_utils.MetricFamily(
             name="text_words",
             description="Words of a text",
