@@ -34,6 +34,8 @@ class LoopBridge:
         self._done: collections.deque[Any] = collections.deque()  # filled by any thread
         self._is_woken = False
         self._futures: dict[Any, asyncio.Future[Any]] = {}
+        # A loop does not hold the tasks that wait; so that they live, these are held here.
+        self.waiting_streams: set[AsyncResponseStream] = set()
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> LoopBridge:
@@ -179,8 +181,12 @@ class AsyncResponseStream:
             if stream.is_finished:
                 raise StopAsyncIteration
             self._waiter = loop.create_future()
-            if not stream.arm(partial(LoopBridge.of(loop)._finished, self)):
+            # The request leads to the callback while it runs: a strong reference would keep a
+            # dropped iterator alive, and with it the request.
+            bridge = LoopBridge.of(loop)
+            if not stream.arm(partial(_arrived, bridge, weakref.ref(self))):
                 continue
+            bridge.waiting_streams.add(self)
             try:
                 async with asyncio.timeout_at(self._deadline):
                     await self._waiter
@@ -189,6 +195,8 @@ class AsyncResponseStream:
             except asyncio.CancelledError:
                 stream.close()
                 raise
+            finally:
+                bridge.waiting_streams.discard(self)
 
     def wake(self) -> None:
         """Look for responses again; on the loop's thread."""
@@ -208,3 +216,9 @@ class AsyncResponseStream:
     async def aclose(self) -> None:
         """The same as `cancel`, as asynchronous generators call it."""
         self.close()
+
+
+def _arrived(bridge: LoopBridge, ref: weakref.ref[AsyncResponseStream]) -> None:
+    stream = ref()
+    if stream is not None:
+        bridge._finished(stream)

@@ -164,6 +164,27 @@ def test_model_stops_when_the_task_is_cancelled(rhyme, log):
     assert log.has_message.wait(10)
 
 
+@pytest.mark.parametrize("call", ["async_stream", "async_infer"])
+def test_model_stops_when_a_loop_is_left(rhyme, log, call):
+    inputs = {"PROMPT": "the", "MAX_TOKENS": 1_000_000}
+
+    async def main():
+        responses = (
+            rhyme.async_stream(inputs)
+            if call == "async_stream"
+            else rhyme.async_infer(inputs=inputs)
+        )
+        count = 0
+        async for _ in responses:
+            count += 1
+            if count == 3:
+                break
+        del responses
+        assert await asyncio.to_thread(log.has_message.wait, 10)
+
+    asyncio.run(main())
+
+
 def test_streams_of_a_loop_run_side_by_side(rhyme):
     async def main():
         async def read(seed):
