@@ -17,7 +17,7 @@ from pytriton_lite import pb_utils
 from pytriton_lite._control import InstanceScope
 from pytriton_lite._instance.namespace import AmbientFinder, active_namespace
 from pytriton_lite.pb_utils.control import find_no_scope, make_control_functions
-from pytriton_lite.pb_utils.metrics import MetricOwner, make_metric_family_class
+from pytriton_lite.pb_utils.metrics import MetricFamily, MetricOwner, make_metric_family_class
 from pytriton_lite.pb_utils.native import NATIVE_NAME
 
 UTILS_NAME = "triton_python_backend_utils"
@@ -80,7 +80,7 @@ def _model_dir_of_thread() -> str:
 def _metric_owner_of_thread() -> MetricOwner:
     namespace = active_namespace()
     if namespace is None:
-        return pb_utils.MetricFamily._find_owner()  # raises
+        return MetricFamily._find_owner()  # raises
     native: Any = namespace.import_module(NATIVE_NAME)
     owner: MetricOwner = native.MetricFamily._find_owner()
     return owner

@@ -1,8 +1,4 @@
-"""`TritonPythonModel` as a type: what the class in a ``model.py`` must look like.
-
-Responses are described by their methods, so that both `pytriton_lite.pb_utils` and the types
-of `triton_python_backend_utils` fit, which are two families of classes to a type checker.
-"""
+"""`TritonPythonModel` as a type: what the class in a ``model.py`` must look like."""
 
 from __future__ import annotations
 

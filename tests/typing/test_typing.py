@@ -39,7 +39,10 @@ MODULES = (
     "statistics",
     "tensor",
 )
-STUB = ROOT / "triton_python_backend_utils-stubs" / "__init__.pyi"
+STUB_PACKAGES = [
+    ROOT / f"{name}-stubs" for name in ("triton_python_backend_utils", "c_python_backend_utils")
+]
+TYPES = ROOT / "pytriton_lite" / "pb_utils" / "_types.pyi"
 MODELS = HERE / "models"
 # A tool of developers, and no dependency of the tests.
 needs_mypy = pytest.mark.skipif(
@@ -112,7 +115,7 @@ def test_models_pass_mypy_strict():
 def test_models_pass_pyright(tmp_path):
     options = {
         # pyright ignores absolute paths here
-        "include": [os.path.relpath(path, tmp_path) for path in (MODELS, STUB.parent)],
+        "include": [os.path.relpath(path, tmp_path) for path in (MODELS, *STUB_PACKAGES, TYPES)],
         "extraPaths": [str(ROOT), str(MODELS)],
         "reportMissingModuleSource": "none",  # the module exists inside models only
         "reportUnnecessaryTypeIgnoreComment": "error",
@@ -130,24 +133,30 @@ def test_models_pass_pyright(tmp_path):
 
 @needs_mypy
 def test_stub_agrees_with_pb_utils(tmp_path):
-    # The module as model code finds it; stubtest imports it by its name.
-    (tmp_path / "triton_python_backend_utils.py").write_text(
+    # The module as model code finds it, under the name that its types have.
+    (tmp_path / "as_in_a_model.py").write_text(
+        "import sys, types\n"
+        "from mypy import stubtest\n"
         "from pytriton_lite import pb_utils\n"
-        "from pytriton_lite.pb_utils import *\n"
+        "module = types.ModuleType('pytriton_lite.pb_utils._types')\n"
+        "vars(module).update({name: getattr(pb_utils, name) for name in pb_utils.__all__})\n"
         "def get_model_dir(): return ''\n"
-        "__all__ = [*pb_utils.__all__, 'get_model_dir']\n"
+        "module.get_model_dir = get_model_dir\n"
+        "module.__all__ = [*pb_utils.__all__, 'get_model_dir']\n"
+        "sys.modules[module.__name__] = module\n"
+        "sys.exit(stubtest.test_stubs(stubtest.parse_options([module.__name__, *sys.argv[1:]])))\n"
     )
     done = run_python(
-        *("-m", "mypy.stubtest", "triton_python_backend_utils", "--concise"),
+        *(str(tmp_path / "as_in_a_model.py"), "--concise"),
         *("--mypy-config-file", str(HERE / "stubtest.ini")),
         *("--allowlist", str(HERE / "stubtest_allowlist_pb_utils.txt")),
-        search_path=os.pathsep.join((str(tmp_path), str(ROOT))),
+        search_path=str(ROOT),
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_stub_names_what_pb_utils_has():
-    tree = ast.parse(STUB.read_text())
+    tree = ast.parse(TYPES.read_text())
     exported = next(
         ast.literal_eval(node.value)
         for node in tree.body
@@ -166,8 +175,31 @@ def test_stub_names_what_pb_utils_has():
     assert unreachable - dicts <= pb_utils.NATIVE_NAMES.keys()
 
 
+def exported_by(stub):
+    """Names that a stub imports from `_types` under their own name, and what it defines."""
+    names = set()
+    for node in ast.parse(stub.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module == "pytriton_lite.pb_utils._types":
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.AnnAssign):
+            names.add(ast.unparse(node.target))
+    return names
+
+
+def test_stub_packages_name_all_types():
+    tree = ast.parse(TYPES.read_text())
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    utils, native = (exported_by(package / "__init__.pyi") for package in STUB_PACKAGES)
+    assert utils == {"*", "__all__"} | {
+        name for name in classes if name[0] != "_" and name not in pb_utils.__all__
+    }
+    # What Triton's own code uses is not for models.
+    internals = {"SharedMemory", "async_event_future_done_callback", "shared_memory"}
+    assert native == pb_utils.NATIVE_NAMES.keys() - internals
+
+
 def test_stub_documents_what_it_names():
-    tree = ast.parse(STUB.read_text())
+    tree = ast.parse(TYPES.read_text())
     documented, named = {"__init__"}, set()
 
     def visit(body, prefix):

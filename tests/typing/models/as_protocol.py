@@ -10,6 +10,7 @@ import add_sub
 import dlpack
 import metrics
 import pipeline
+import shared_types
 import streamer
 import text
 import triton_python_backend_utils
@@ -37,8 +38,11 @@ models: list[type[ptl.TritonPythonModel]] = [
     pipeline.TritonPythonModel,
     pipeline.Ensemble,
     pipeline.DecoupledPipeline,
+    shared_types.TritonPythonModel,
     streamer.TritonPythonModel,
     streamer.Rescheduled,
+    streamer.RescheduledStream,
+    streamer.Coroutines,
     streamer.Unfinished,
     text.TritonPythonModel,
     Untyped,

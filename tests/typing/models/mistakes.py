@@ -74,6 +74,9 @@ def sender(request: pb_utils.InferenceRequest) -> None:
     sender.send(None)  # type: ignore[call-overload]
     sender.send([pb_utils.InferenceResponse()])  # type: ignore[call-overload]
     sender.send(pb_utils.InferenceResponse(), final=True)  # type: ignore[call-overload]
+    sender.send(pb_utils.TritonError("text"), flags=1)  # type: ignore[call-overload]
+    sender.send(flags=None)  # type: ignore[call-overload]
+    sender.close()  # type: ignore[attr-defined]
     pb_utils.InferenceResponseSender()  # type: ignore[call-arg]
 
 
@@ -90,4 +93,9 @@ async def bls(tensor: pb_utils.Tensor) -> None:
     request.exec(decoupled=True).has_error()  # type: ignore[attr-defined]
     request.async_exec().has_error()  # type: ignore[attr-defined]
     request.exec(stream=True)  # type: ignore[call-overload]
+    async for _ in await request.async_exec(decoupled=True):  # type: ignore[attr-defined]
+        pass
+    (await request.async_exec(decoupled=True)).output_tensors()  # type: ignore[attr-defined]
+    (await request.async_exec()).as_numpy()  # type: ignore[attr-defined]
+    next(request.exec(decoupled=True)).as_numpy()  # type: ignore[attr-defined]
     pb_utils.ResponseIterator()  # type: ignore[call-arg]

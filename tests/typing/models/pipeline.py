@@ -104,7 +104,38 @@ def either(request: pb_utils.InferenceRequest, decoupled: bool) -> None:
     assert_type(request.exec(decoupled), pb_utils.InferenceResponse | pb_utils.ResponseIterator)
 
 
+def with_fallback(image: pb_utils.Tensor) -> pb_utils.InferenceResponse:
+    response = ask("large", image).exec()
+    error = response.error()
+    if error is not None and error.code() in {
+        pb_utils.TritonError.UNAVAILABLE,
+        pb_utils.TritonError.NOT_FOUND,
+    }:
+        pb_utils.Logger.log_warn(f"{error.message()} ({error.code().name})")
+        return ask("small", image).exec()
+    return response
+
+
+def first_of(answers: pb_utils.ResponseIterator) -> pb_utils.InferenceResponse:
+    first = next(answers)
+    assert_type(answers.cancel(), None)
+    assert_type(list(answers), list[pb_utils.InferenceResponse])
+    return first
+
+
+async def futures(request: pb_utils.InferenceRequest, decoupled: bool) -> None:
+    assert_type(request.async_exec(), asyncio.Future[pb_utils.InferenceResponse])
+    assert_type(request.async_exec(decoupled=True), asyncio.Future[pb_utils.ResponseIterator])
+    either = await request.async_exec(decoupled)
+    assert_type(either, pb_utils.InferenceResponse | pb_utils.ResponseIterator)
+    done, pending = await asyncio.wait({request.async_exec()}, timeout=1)
+    assert_type(done.pop().result(), pb_utils.InferenceResponse)
+    for future in pending:
+        future.cancel()
+
+
 def model_control() -> None:
+    assert_type(pb_utils.is_model_ready("classify"), bool)
     if not pb_utils.is_model_ready("classify", "1"):
         pb_utils.load_model("classify", config="{}", files={"file:1/model.onnx": b""})
     pb_utils.unload_model(model_name="classify", unload_dependents=True)
