@@ -110,31 +110,31 @@ ERRORS: dict[str, tuple[str, str]] = {
     "make('echo', model_version=7)": (NOT_READY.format("echo", "echo"), "INTERNAL"),
     "make('echo', outputs=['NOPE'])": (
         PREFIX.format("echo") + "unexpected inference output 'NOPE' for model 'echo'",
-        "INVALID_ARG",
+        "INTERNAL",
     ),
     "make('echo', names=['NOPE'])": (
         PREFIX.format("echo") + "unexpected inference input 'NOPE' for model 'echo'",
-        "INVALID_ARG",
+        "INTERNAL",
     ),
     "make('echo', names=[])": (
         PREFIX.format("echo") + "[request id: <id_unknown>] expected 1 inputs but got 0 inputs for"
         " model 'echo'. Got input(s) [], but missing required input(s) ['IN']. Please provide all"
         " required input(s).",
-        "INVALID_ARG",
+        "INTERNAL",
     ),
     "make('echo', [[1, 2], [3, 4]])": (
         PREFIX.format("echo") + "[request id: <id_unknown>] unexpected shape for input 'IN' for "
         "model 'echo'. Expected [-1], got [2,2]. ",
-        "INVALID_ARG",
+        "INTERNAL",
     ),
     "make('echo', names=['IN', 'IN'], request_id='r')": (
         PREFIX.format("echo") + "[request id: r] input 'IN' already exists in request",
-        "INVALID_ARG",
+        "INTERNAL",
     ),
     "typed(np.int32)": (
         PREFIX.format("echo") + "[request id: <id_unknown>] inference input 'IN' data-type is "
         "'INT32', but model 'echo' expects 'FP32'",
-        "INVALID_ARG",
+        "INTERNAL",
     ),
     "make('fault')": ("not here", "NOT_FOUND"),
     "make('boom')": (
@@ -226,7 +226,7 @@ def look(request):
     assert json.loads(plain[0]) == ["", 0, 0, 0, "{}", names, False]
 
 
-def test_a_received_request_names_no_model(
+def test_a_received_request_asks_the_model_that_received_it(
     act: Act, repository: RepositoryBuilder, bls: SimpleNamespace
 ) -> None:
     repository.model(
@@ -241,7 +241,9 @@ def test_a_received_request_names_no_model(
     )
     act("def act(): return None")
     bls.server["forward"]({"IN": np.float32([1])}, timeout_s=20)
-    assert bls.log == [(NOT_READY.format("", ""), "INTERNAL")]
+    ((message, code),) = bls.log
+    assert code == "UNAVAILABLE"
+    assert message.endswith("instance 'forward_0' waits for model 'forward'")
 
 
 SPECIAL_CONFIG = """
@@ -655,19 +657,16 @@ def act():
 
 def test_the_share_memory_option(act: Act, repository: RepositoryBuilder) -> None:
     repository.model("writer", WRITER)
-    assert (
-        act(
-            """
+    assert act(
+        """
 def act():
     sent = np.float32([1, 2])
     pb_utils.InferenceRequest(
         model_name="writer", inputs=[pb_utils.Tensor("IN", sent)], requested_output_names=[]).exec()
     return sent.tolist()
 """,
-            share_memory=True,
-        )
-        == [-1, -1]
-    )
+        share_memory=True,
+    ) == [-1, -1]
 
 
 def test_the_decoupled_caller(
@@ -700,7 +699,9 @@ def test_the_decoupled_caller(
     )
     act("def act(): return None")
     inputs = {"IN": np.float32([1])}
-    relayed = [r["OUT"].tolist() for r in bls.server["relay"].stream(inputs, timeout_s=20) if r.outputs]
+    relayed = [
+        r["OUT"].tolist() for r in bls.server["relay"].stream(inputs, timeout_s=20) if r.outputs
+    ]
     assert relayed == [[1], [2]]
     models = bls.server["gather"]
     streams = [models.stream(inputs, timeout_s=20) for _ in range(5)]

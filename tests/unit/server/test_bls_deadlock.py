@@ -21,7 +21,9 @@ from tests.support.bls import DECOUPLED_CONFIG, source, within
 from tests.support.repository import ECHO_CONFIG, RepositoryBuilder
 
 Serve = Callable[..., ptl.Server]
-STUCK = "Model {} - Error when running inference: no instance can ever become free for the request: "
+STUCK = (
+    "Model {} - Error when running inference: no instance can ever become free for the request: "
+)
 X = {"IN": np.float32([0])}
 PATIENCE_S = 0.2
 
@@ -276,7 +278,9 @@ def test_a_ring_beside_other_answers(
         ),
     )
     repository.model("b", link("b", "a"))
-    slow = "def execute(self, requests):\n    time.sleep(0.8)\n    return [answer(requests[0], 5)]\n"
+    slow = (
+        "def execute(self, requests):\n    time.sleep(0.8)\n    return [answer(requests[0], 5)]\n"
+    )
     repository.model("c", source(methods=slow))
     server = serve(execution=mode)
     assert isinstance(error_of(server["a"]), ptl.UnavailableError)
