@@ -304,7 +304,8 @@ cdef class RequestQueue:
                 interrupt = error
         if limit:
             for slot in slots:
-                slot.stream.set_limit(limit)
+                if slot.stream is not None:
+                    slot.stream.set_limit(limit)
         if interrupt is not None:
             raise interrupt
 
