@@ -170,8 +170,8 @@ def objects(report: Report) -> None:
     @contextmanager
     def first_call() -> Iterator[Callable[[], Figures]]:
         with ptl.Server(MODELS, execution="inline") as server:
-            prepare = partial(server.model("add_sub")._prepare, inputs, {})
-            yield each(lambda: [prepare()[1].inputs()[0] for _ in repeat(None, count)], as_numpy)
+            prepare = server.model("add_sub")._endpoint.served.spec.request
+            yield each(lambda: [prepare(inputs).inputs()[0] for _ in repeat(None, count)], as_numpy)
 
     @contextmanager
     def copies() -> Iterator[Callable[[], Figures]]:

@@ -14,7 +14,7 @@ from pytriton_lite._core.reply import error_response
 from pytriton_lite._core.slot cimport (
     STREAM_INTERRUPTED, STREAM_TIMED_OUT, CallSlot, StreamBuffer, new_slot,
 )
-from pytriton_lite._core.sync cimport ptl_now_ns
+from pytriton_lite._core.sync cimport PTL_DONE, ptl_load, ptl_now_ns
 from pytriton_lite.errors import RequestTimeoutError, UnavailableError, UnsupportedError
 
 cdef object _get_running_loop = None
@@ -184,6 +184,11 @@ cdef class ResponseStream:
         self.queue = served.queue
         self.slot = slot
         self.buffer = slot.stream
+        # From an error in the buffer, a traceback may lead to the frame that holds this object,
+        # and to the request and its slot, which the GC does not know.
+        slot.has_reader = True
+        if ptl_load(&slot.node.word) == PTL_DONE:
+            slot.stream = None
         self.deadline_ns = deadline_ns
         self.keeps_empty_final = keeps_empty_final
         self.raises = raises

@@ -324,7 +324,8 @@ cdef class RequestQueue:
                 interrupt = error
         if limit:
             for slot in slots:
-                slot.stream.set_limit(limit)
+                if slot.stream is not None:
+                    slot.stream.set_limit(limit)
         if interrupt is not None:
             raise interrupt
         return found_idle

@@ -13,6 +13,7 @@ cdef class InferenceResponseSender:
     cdef str request_id
     cdef long batch_size
     cdef bint is_decoupled
+    cdef bint is_streaming          # responses go to a stream one by one
     cdef uint32_t lock              # of the next two
     cdef bint is_closed
     cdef Py_ssize_t sent

@@ -11,7 +11,7 @@ from libc.stdint cimport uint32_t
 
 from pytriton_lite._core.answer cimport AnswerMaker
 from pytriton_lite._core.message cimport InferenceRequest, InferenceResponse, make_native
-from pytriton_lite._core.slot cimport STREAM_ENDED, STREAM_FULL, STREAM_OK, CallSlot
+from pytriton_lite._core.slot cimport STREAM_ENDED, STREAM_FULL, STREAM_OK, CallSlot, StreamBuffer
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
 from pytriton_lite._core.sync cimport *
 from pytriton_lite._core.tensor cimport Tensor, wrong_arguments
@@ -90,7 +90,7 @@ cdef class InferenceResponseSender:
             )
         elif response is not None:
             outcome = _DROPPED
-        if self.is_decoupled and self.slot.stream is not None:
+        if self.is_streaming:
             self._stream(outcome, flags == 1)
         else:
             self._commit(outcome, flags == 1)
@@ -156,16 +156,17 @@ cdef class InferenceResponseSender:
         cdef Reply response
         cdef bint was_closed
         cdef int state = STREAM_ENDED
-        if outcome is not None and outcome is not _DROPPED:
+        cdef StreamBuffer stream = self.slot.stream
+        if stream is not None and outcome is not None and outcome is not _DROPPED:
             if is_final:
                 self._detach_inputs()
             response = self.home.reply_of(outcome, self.request_id)
             response.final = is_final
             while True:
-                state = self.slot.stream.push(response, is_final, self.home.is_running_here())
+                state = stream.push(response, is_final, self.home.is_running_here())
                 if state != STREAM_FULL:
                     break
-                self.slot.stream.wait_for_room()
+                stream.wait_for_room()
                 PyErr_CheckSignals()
         # What went into the stream came before any FINAL; the rest is for the sender to judge.
         ptl_lock(&self.lock)
@@ -272,6 +273,7 @@ cdef InferenceResponseSender make_sender(
     made.request_id = request.id
     made.batch_size = request.batch_size
     made.is_decoupled = is_decoupled
+    made.is_streaming = is_decoupled and slot.stream is not None
     made.is_closed = word == PTL_DONE or word == PTL_FINISHING
     for tensor in request.tensors:
         if tensor.is_foreign:

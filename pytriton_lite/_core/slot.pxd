@@ -1,5 +1,4 @@
 """Call slots and the buffers of streams (see slot.pyx)."""
-from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
 
 from pytriton_lite._core.message cimport InferenceRequest
@@ -17,7 +16,7 @@ cdef enum:
 
 cdef class StreamBuffer:
     cdef uint32_t lock
-    cdef PyObject **ring
+    cdef list ring                      # a list for the GC: what a response leads to may lead back
     cdef Py_ssize_t size, head, count   # of the ring
     cdef readonly Py_ssize_t limit      # most responses that wait in it; 0: no limit
     cdef uint32_t arrivals              # futex of the readers
@@ -39,7 +38,7 @@ cdef class StreamBuffer:
     cdef int wait_for_room(self) except -1
     cdef InferenceResponse pop(self)
     cdef int wait(self, int64_t deadline_ns) except -1
-    cdef int _grow(self) except -1
+    cdef int _grow(self, Py_ssize_t size) except -1
     cdef int _arrived(self, bint wakes_thread, object notify) except -1
 
 
@@ -54,6 +53,7 @@ cdef class CallSlot:
     cdef StreamBuffer stream        # where responses go instead of `outcome`; or None
     cdef object runner              # Contract whose instance runs it
     cdef object queue               # RequestQueue of a BLS request; None of all others
+    cdef bint has_reader            # who holds `stream`, so that it is dropped here at the end
     cdef bint is_given_up           # by the caller, or failed by a server that stops
 
     cdef object result(self)

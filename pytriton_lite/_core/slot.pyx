@@ -11,7 +11,7 @@ responses that come one by one are read at once, and of those that come in a bur
 reader finds many when it gets its turn.
 """
 cimport cython
-from cpython.mem cimport PyMem_RawMalloc, PyMem_RawFree
+from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint32_t
@@ -27,6 +27,11 @@ from pytriton_lite._core.sync cimport *
 
 cdef extern from "pythread.h":
     unsigned long PyThread_get_thread_ident() noexcept
+
+cdef extern from "Python.h":
+    # As they are, without the reference counts that Cython's own declarations imply.
+    PyObject *PyList_GET_ITEM(object ring, Py_ssize_t place)
+    void PyList_SET_ITEM(object ring, Py_ssize_t place, PyObject *item)
 
 cdef object _log = logging.getLogger("pytriton_lite.scheduler")
 
@@ -65,43 +70,46 @@ cdef class StreamBuffer:
     def __init__(self, Py_ssize_t limit=0):
         self.limit = limit
 
-    def __dealloc__(self):
-        while self.count:
-            Py_XDECREF(self.ring[self.head])
-            self.head = (self.head + 1) % self.size
-            self.count -= 1
-        PyMem_RawFree(self.ring)
-
-    cdef int _grow(self) except -1:
-        # With the lock, which is never held across Python code: hence no Python allocator.
-        cdef Py_ssize_t i, size = 2 * self.size if self.size else FIRST_SIZE
-        cdef PyObject **ring = <PyObject **> PyMem_RawMalloc(size * sizeof(PyObject *))
-        if ring == NULL:
-            ptl_unlock(&self.lock)
-            raise MemoryError()
-        for i in range(self.count):
-            ring[i] = self.ring[(self.head + i) % self.size]
-        PyMem_RawFree(self.ring)
-        self.ring = ring
-        self.size = size
-        self.head = 0
+    cdef int _grow(self, Py_ssize_t size) except -1:
+        # The list is made without the lock: that may run the GC, and with it any Python code.
+        cdef list ring = [None] * (2 * size if size else FIRST_SIZE)
+        cdef PyObject *taken
+        cdef Py_ssize_t i
+        ptl_lock(&self.lock)
+        if self.size == size:
+            for i in range(self.count):
+                taken = PyList_GET_ITEM(self.ring, (self.head + i) % size)
+                PyList_SET_ITEM(self.ring, (self.head + i) % size, PyList_GET_ITEM(ring, i))
+                PyList_SET_ITEM(ring, i, taken)
+            self.ring, ring = ring, self.ring
+            self.size = PyList_GET_SIZE(self.ring)
+            self.head = 0
+        ptl_unlock(&self.lock)
         return 0
 
     cdef int push(self, InferenceResponse response, bint is_last, bint may_overflow) except -1:
         """Append a response; STREAM_FULL when there is no room for it."""
         cdef bint wakes_thread = False, wakes_senders = False
         cdef object notify = None
+        cdef Py_ssize_t place
         ptl_lock(&self.lock)
-        if self.is_discarded or self.is_ended:
+        while True:
+            if self.is_discarded or self.is_ended:
+                ptl_unlock(&self.lock)
+                return STREAM_ENDED
+            if self.limit and self.count >= self.limit and not may_overflow:
+                ptl_unlock(&self.lock)
+                return STREAM_FULL
+            if self.count < self.size:
+                break
+            place = self.size
             ptl_unlock(&self.lock)
-            return STREAM_ENDED
-        if self.limit and self.count >= self.limit and not may_overflow:
-            ptl_unlock(&self.lock)
-            return STREAM_FULL
-        if self.count == self.size:
-            self._grow()
-        self.ring[(self.head + self.count) % self.size] = <PyObject *> response
+            self._grow(place)
+            ptl_lock(&self.lock)
+        place = (self.head + self.count) % self.size
+        Py_XDECREF(PyList_GET_ITEM(self.ring, place))  # None
         Py_INCREF(response)
+        PyList_SET_ITEM(self.ring, place, <PyObject *> response)
         self.count += 1
         self.pushed += 1
         self.is_ended = is_last
@@ -114,7 +122,6 @@ cdef class StreamBuffer:
         if self.is_armed:
             self.is_armed = False
             notify = self.notify
-            self.notify = None
             self.notify = None  # it leads to the reader, and from here the model's sender does
         ptl_unlock(&self.lock)
         if wakes_senders:
@@ -145,6 +152,7 @@ cdef class StreamBuffer:
         if self.is_armed:
             self.is_armed = False
             notify = self.notify
+            self.notify = None
         ptl_unlock(&self.lock)
         if wakes_senders:
             ptl_wake(&self.room)
@@ -219,7 +227,9 @@ cdef class StreamBuffer:
         cdef bint wakes = False
         ptl_lock(&self.lock)
         if self.count:
-            taken = self.ring[self.head]
+            taken = PyList_GET_ITEM(self.ring, self.head)
+            Py_INCREF(None)
+            PyList_SET_ITEM(self.ring, self.head, <PyObject *> None)
             self.head = (self.head + 1) % self.size
             self.count -= 1
             if 2 * self.count <= self.limit:
@@ -312,6 +322,8 @@ cdef class CallSlot:
                 version = -1 if runner is None else runner.model_version
                 outcome = error_response(outcome, self.request_id or "", outcome.model or "", version)
             self.stream.push(<InferenceResponse> outcome, True, True)
+        if self.has_reader:
+            self.stream = None
         ptl_store(&self.node.word, PTL_DONE)
         if self.notify is not None:
             notify = self.notify

@@ -13,7 +13,7 @@ class TritonPythonModel:
     """Like a language model that is infinitely fast; or, with PAUSE, one that is not."""
 
     def execute(self, requests):
-        """COUNT responses; with PAUSE one every so many seconds, each with the time it is sent at."""
+        """COUNT responses; with PAUSE one every so many seconds, with its time."""
         for request in requests:
             count = int(pb_utils.get_input_tensor_by_name(request, "COUNT").as_numpy()[0])
             pause = pb_utils.get_input_tensor_by_name(request, "PAUSE")
