@@ -155,7 +155,11 @@ def whole_calls(report: Report, execution: str) -> None:
             yield latencies(partial(served[CALLEE], ADD_SUB), count)
 
     rounds = report.compare(
-        {"with": partial(contender, "exec"), "without": partial(contender, "nothing"), "own": callee}
+        {
+            "with": partial(contender, "exec"),
+            "without": partial(contender, "nothing"),
+            "own": callee,
+        }
     )
     added = [
         one["p50"] - other["p50"]

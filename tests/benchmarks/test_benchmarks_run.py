@@ -37,6 +37,10 @@ def run_quick(program: str, folder: Path) -> dict:
             "bench_tensor.py",
             {"Tensor(name, array)", "check and wrap 2 inputs", "1 MiB identity thread"},
         ),
+        (
+            "bench_bls.py",
+            {"inline to inline, exec()", "thread to thread, async_exec(), 32 in flight"},
+        ),
     ],
 )
 def test_benchmark_writes_rows_with_their_baselines(program, some_rows, tmp_path):

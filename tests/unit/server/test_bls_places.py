@@ -340,7 +340,9 @@ def test_a_callee_is_reloaded_and_unloaded_while_it_is_called(
     bls.gate.set()
     within(20, thread.join)
     answer = str({"OUT": [2.0]})
-    stopping = "Server is stopping, scheduler for model has stopped accepting new inference requests"
+    stopping = (
+        "Server is stopping, scheduler for model has stopped accepting new inference requests"
+    )
     allowed = {answer, str((NOT_READY.format("echo"), "INTERNAL")), str((stopping, "UNAVAILABLE"))}
     assert answer in bls.result
     assert bls.result <= allowed
@@ -438,6 +440,9 @@ def test_models_of_config(act: Act, repository: RepositoryBuilder) -> None:
             return [answer(r, [{version}]) for r in requests]
         """)  # fmt: skip
         repository.model("versions", text, config=config, version=version)
-    assert act(
-        "def act(): return [ask('versions', model_version=v) for v in (1, 3, -1, 2)]"
-    ) == [{"OUT": [1]}, {"OUT": [3]}, {"OUT": [3]}, (NOT_READY.format("versions"), "INTERNAL")]
+    assert act("def act(): return [ask('versions', model_version=v) for v in (1, 3, -1, 2)]") == [
+        {"OUT": [1]},
+        {"OUT": [3]},
+        {"OUT": [3]},
+        (NOT_READY.format("versions"), "INTERNAL"),
+    ]

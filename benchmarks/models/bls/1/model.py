@@ -1,4 +1,4 @@
-# ruff: noqa: ANN001, ANN201 - written as users write models
+# ruff: noqa: ANN001, ANN201, ANN202 - written as users write models
 """Calls add_sub many times, in the way that the request's parameters say."""
 
 import asyncio
