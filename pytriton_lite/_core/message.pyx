@@ -17,6 +17,10 @@ SCOPE_KEY = "__pytriton_lite_scope__"
 
 cdef object _INTERNAL = ErrorCodeValue(1)
 
+# Defaults, told by identity: the interpreter has small integers once.
+cdef object _ZERO = 0
+cdef object _LATEST = -1
+
 cdef extern from *:
     """
     /* The types of model code say that they are Triton's: `type(x).__module__`, reprs and error
@@ -306,9 +310,10 @@ cdef class InferenceRequest:
             or not _all_tensors_or_none(inputs)
             or not isinstance(requested_output_names, (list, tuple))
             or not _all_texts(requested_output_names)
-            or not isinstance(model_version, int) or not -(1 << 63) <= model_version < 1 << 63
-            or not _is_unsigned(flags)
-            or not isinstance(timeout, int) or not 0 <= timeout < 1 << 64
+            or not (model_version is _LATEST
+                    or (isinstance(model_version, int) and -(1 << 63) <= model_version < 1 << 63))
+            or not (flags is _ZERO or _is_unsigned(flags))
+            or not (timeout is _ZERO or (isinstance(timeout, int) and 0 <= timeout < 1 << 64))
             or type(preferred_memory) is not PreferredMemory or type(trace) is not InferenceTrace
         ):
             given = (
@@ -322,7 +327,8 @@ cdef class InferenceRequest:
         self.home = _lexical_scope()
         details.is_self_made = True
         details.target_model = text_of(model_name)
-        details.correlation = _checked_correlation_id(correlation_id)
+        if correlation_id is not _ZERO:
+            details.correlation = _checked_correlation_id(correlation_id)
         self.tensors = list(inputs)
         for tensor in self.tensors:
             if tensor is None:

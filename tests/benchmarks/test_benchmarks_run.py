@@ -41,6 +41,10 @@ def run_quick(program: str, folder: Path) -> dict:
             "bench_stream.py",
             {"thread, 1 stream", "thread, 8 streams", "one response a millisecond, p50"},
         ),
+        (
+            "bench_bls.py",
+            {"inline to inline, exec()", "thread to thread, async_exec(), 32 in flight"},
+        ),
     ],
 )
 def test_benchmark_writes_rows_with_their_baselines(program, some_rows, tmp_path):

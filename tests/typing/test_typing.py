@@ -29,6 +29,7 @@ MODULES = (
     "bytes_tensor",
     "calls",
     "contract",
+    "deadlock",
     "dlpack",
     "input_spec",
     "message",

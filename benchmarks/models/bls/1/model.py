@@ -1,4 +1,4 @@
-# ruff: noqa: ANN001, ANN201 - written as users write models
+# ruff: noqa: ANN001, ANN201, ANN202 - written as users write models
 """Calls add_sub many times, in the way that the request's parameters say."""
 
 import asyncio
@@ -9,7 +9,7 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """Each inner call makes tensors and request, and reads both outputs."""
+    """Each inner call makes its tensors and its request, if not said, and reads both outputs."""
 
     def execute(self, requests):
         """Run one request; a coroutine for the asynchronous way."""
@@ -42,6 +42,13 @@ class TritonPythonModel:
         """All but the call."""
         for _ in range(count):
             self.request()
+        return self.done
+
+    def ready(self, count):
+        """One after another, the same request again and again."""
+        request = self.request()
+        for _ in range(count):
+            self.read(request.exec())
         return self.done
 
     def exec(self, count):
