@@ -166,7 +166,7 @@ cdef class BlsScope:
             # The caller goes on, and may use its arrays anew before the callee has seen them.
             for tensor in made.tensors:
                 tensor.detach()
-        slot = served.new_slot(made)
+        slot = served.slot_for(made)
         slot.queue = served.queue
         if decoupled:
             slot.stream = StreamBuffer(served.stream_backlog)

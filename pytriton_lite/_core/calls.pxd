@@ -16,7 +16,7 @@ cdef class ServedVersion:
     cdef readonly bint is_decoupled
     cdef readonly Py_ssize_t stream_backlog
 
-    cdef CallSlot new_slot(self, InferenceRequest request)
+    cdef CallSlot slot_for(self, InferenceRequest request)
     cdef InferenceResponse empty_final(self, str request_id)
     cdef InferenceResponse error_reply(self, object error)
 

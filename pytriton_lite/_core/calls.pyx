@@ -45,7 +45,7 @@ cdef class ServedVersion:
         self.is_decoupled = is_decoupled
         self.stream_backlog = stream_backlog
 
-    cdef CallSlot new_slot(self, InferenceRequest request):
+    cdef CallSlot slot_for(self, InferenceRequest request):
         if self.queue.is_iterative:
             self.queue.begin_sequence(request)
         return new_slot(request)
@@ -113,7 +113,7 @@ cdef class ModelCalls:
             No answer within `timeout_s`.
         """
         cdef ServedVersion served = self.served()
-        cdef CallSlot slot = served.new_slot(served.spec.build(inputs, ""))
+        cdef CallSlot slot = served.slot_for(served.spec.build(inputs, ""))
         slot.wants_arrays = True
         outcome = _call(served, slot, timeout_s)
         if type(outcome) is dict:
@@ -127,8 +127,8 @@ cdef class ModelCalls:
         """
         cdef ServedVersion served = self.served()
         if options is None:
-            return served, served.new_slot(served.spec.build(inputs, ""))
-        return served, served.new_slot(served.spec.request(inputs, **options))
+            return served, served.slot_for(served.spec.build(inputs, ""))
+        return served, served.slot_for(served.spec.request(inputs, **options))
 
     def _check_thread(self, ServedVersion served):
         """Refuse to run an inline model on a thread whose event loop it would block."""
