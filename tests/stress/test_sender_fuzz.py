@@ -229,7 +229,7 @@ def test_random_schedules(
     script.write(repository, "m", DECOUPLED * (mode == "decoupled"))
     model = serve(execution=execution, stream_backlog=2)["m"]
     gc.collect()
-    threads = threading.active_count()
+    threads, tensors = threading.active_count(), live_tensor_count()
     with hard_limit(60):
         for seed in range(300):
             choose = random.Random(seed)
@@ -248,7 +248,7 @@ def test_random_schedules(
                 pass  # that is an answer, too
         script.execute = lambda requests: requests[0].get_response_sender().send(response(7), FINAL)
         assert model({"IN": X}, timeout_s=20)["OUT"].tolist() == [7]
-        while threading.active_count() > threads or live_tensor_count():
+        while threading.active_count() > threads or live_tensor_count() > tensors:
             gc.collect()
             time.sleep(0.001)
 
