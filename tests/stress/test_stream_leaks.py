@@ -47,6 +47,13 @@ class Footprint:
 
     def __init__(self) -> None:
         self.others = self._others()
+        # What was broken off last may still be running.
+        same = 0
+        while same < 10:
+            time.sleep(0.02)
+            now = self._others()
+            same = same + 1 if now == self.others else 0
+            self.others = now
         self.blocks = self._blocks()
 
     @staticmethod
