@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import pytriton_lite as ptl
+from pytriton_lite._core.tensor import live_tensor_count
 from tests.support.repository import RepositoryBuilder
 
 
@@ -21,6 +23,17 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_tensor_left() -> Iterator[None]:
+    """Every tensor of a module's tests is gone at its end; else those of the next would pay."""
+    yield
+    deadline = time.monotonic() + 10
+    while live_tensor_count() and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert live_tensor_count() == 0
 
 
 @pytest.fixture(params=["inline", "thread"])

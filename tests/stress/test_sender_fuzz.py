@@ -57,6 +57,7 @@ class SenderMachine(RuleBasedStateMachine):
         self.script = Script()
         self.script.write(repository, "m", DECOUPLED * is_decoupled)
         self.is_decoupled = is_decoupled
+        self.tensors = live_tensor_count()
         self.server = ptl.Server(repository.models, execution=execution).start()
         self.model = self.server["m"]
 
@@ -155,8 +156,9 @@ class SenderMachine(RuleBasedStateMachine):
             assert self.model({"IN": X}, timeout_s=20)["OUT"].tolist() == [7]
             self.server.stop()
         gc.collect()
-        assert live_tensor_count() == 0
         self.folder.cleanup()
+        if hasattr(self, "server"):
+            assert live_tensor_count() <= self.tensors
 
 
 @pytest.mark.stress

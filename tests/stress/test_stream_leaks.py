@@ -237,15 +237,16 @@ def test_no_cycle_survives(
     for name, config in (("m", ""), ("iterative", ITERATIVE)):
         script.write(repository, name, config + DECOUPLED * (mode == "decoupled"))
     server = serve(execution=execution)
+    tensors = live_tensor_count()
     for scenario in SCENARIOS:
         script.execute = scenario
         is_iterative = scenario.__name__.startswith("rescheduled")
         call_all(server["iterative" if is_iterative else "m"], form)
     deadline = time.monotonic() + 10
-    while live_tensor_count() and time.monotonic() < deadline:
+    while live_tensor_count() > tensors and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.001)
-    assert live_tensor_count() == 0
+    assert live_tensor_count() <= tensors
     gc.collect()
     kept = (ptl.TritonError, pb_utils.InferenceRequest, pb_utils.InferenceResponse)
     assert [o for o in gc.get_objects() if isinstance(o, kept)] == []
