@@ -28,12 +28,13 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True, scope="module")
 def _no_tensor_left() -> Iterator[None]:
     """Every tensor of a module's tests is gone at its end; else those of the next would pay."""
+    before = live_tensor_count()  # some test modules hold a few as constants
     yield
     deadline = time.monotonic() + 10
-    while live_tensor_count() and time.monotonic() < deadline:
+    while live_tensor_count() > before and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.01)
-    assert live_tensor_count() == 0
+    assert live_tensor_count() <= before
 
 
 @pytest.fixture(params=["inline", "thread"])
