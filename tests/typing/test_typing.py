@@ -23,22 +23,24 @@ from .cases import program
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 MODULES = (
-    "answer",
-    "array",
-    "bls",
-    "bytes_tensor",
-    "calls",
-    "contract",
-    "deadlock",
-    "dlpack",
-    "input_spec",
-    "message",
-    "queue",
-    "reply",
-    "sender",
-    "slot",
-    "statistics",
-    "tensor",
+    "_core.answer",
+    "_core.array",
+    "_core.bls",
+    "_core.bytes_tensor",
+    "_core.calls",
+    "_core.contract",
+    "_core.deadlock",
+    "_core.dlpack",
+    "_core.input_spec",
+    "_core.message",
+    "_core.queue",
+    "_core.reply",
+    "_core.sender",
+    "_core.slot",
+    "_core.statistics",
+    "_core.tensor",
+    "_ipc.arena",
+    "_ipc.segment",
 )
 STUB_PACKAGES = [
     ROOT / f"{name}-stubs" for name in ("triton_python_backend_utils", "c_python_backend_utils")
@@ -78,7 +80,7 @@ def test_user_code_passes_mypy_strict(case):
 @needs_mypy
 def test_stubs_match_the_compiled_modules():
     done = run_python(
-        *("-m", "mypy.stubtest", *(f"pytriton_lite._core.{name}" for name in MODULES)),
+        *("-m", "mypy.stubtest", *(f"pytriton_lite.{name}" for name in MODULES)),
         *("--concise", "--mypy-config-file", str(HERE / "stubtest.ini")),
         *("--allowlist", str(HERE / "stubtest_allowlist.txt")),
     )
@@ -86,9 +88,15 @@ def test_stubs_match_the_compiled_modules():
 
 
 def test_every_compiled_module_has_a_stub():
-    core = ROOT / "pytriton_lite" / "_core"
-    compiled = {path.stem for path in core.glob("*.pyx")}
-    assert compiled == {path.stem for path in core.glob("*.pyi")} == set(MODULES)
+    def found(suffix: str) -> set[str]:
+        package = ROOT / "pytriton_lite"
+        return {
+            f"{folder}.{path.stem}"
+            for folder in ("_core", "_ipc")
+            for path in (package / folder).glob(f"*{suffix}")
+        }
+
+    assert found(".pyx") == found(".pyi") == set(MODULES)
 
 
 def test_the_typed_program_runs():

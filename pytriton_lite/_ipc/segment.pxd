@@ -1,0 +1,35 @@
+"""Shared memory of a server and one stub (see segment.pyx)."""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from pytriton_lite._ipc.ring cimport ptl_ring_end
+
+
+cdef class Segment:
+    cdef readonly int fd
+    cdef char *memory
+    cdef readonly uint64_t size
+    cdef readonly uint64_t ring_bytes
+    cdef readonly uint64_t arena_bytes
+
+    cdef int _map(self) except -1
+    cdef char *_ring(self, str name) except NULL
+    cdef char *at(self, uint64_t offset, uint64_t length) except NULL
+
+
+cdef class Producer:
+    cdef Segment segment            # keeps the memory
+    cdef ptl_ring_end ring
+    cdef object lock
+    cdef bint is_closed
+    cdef bint is_napping            # a thread of this side sleeps, or is about to
+
+    cdef int put(self, uint32_t kind, uint64_t call, const char *payload, uint64_t length, int64_t deadline_ns) except -1
+
+
+cdef class Consumer:
+    cdef Segment segment
+    cdef ptl_ring_end ring
+    cdef object lock
+    cdef bint is_closed
+    cdef bint is_napping            # a thread of this side sleeps, or is about to
+    cdef int64_t yield_ns

@@ -1,0 +1,362 @@
+# cython: language_level=3, freethreading_compatible=True
+"""The memory that a server shares with one stub, and the rings in it.
+
+It is one file in memory without a name, passed on by its descriptor: nothing is left
+behind however the processes end, and no mount limits it. The file is sparse, so that the
+arenas can be as large as any tensor without using memory, and it is sealed, so that no
+process can cut it off under the other.
+
+Layout, offsets in bytes::
+
+    0                   control page
+                            0  uint64  MAGIC
+                            8  uint32  VERSION of this layout
+                           16  uint64  bytes of data of a ring
+                           24  uint64  bytes of an arena
+    4096                ring `calls`         server to stub: what `execute` is to run
+    + 192 + ring        ring `answers`       stub to server: what it returned
+    + 192 + ring        ring `to_stub`       server to stub: everything that does not wait its turn
+    + 192 + ring        ring `to_server`     stub to server: the same
+    next full page      arena of the server  tensors that the server hands to the stub
+    + arena             arena of the stub    tensors that the stub hands to the server
+
+Each process writes into its own arena only, and reads both. See ring.pxd for rings, and
+arena.pyx for arenas. The server takes nothing in the memory for granted: the sizes are its
+own, and what it reads is checked.
+"""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+
+import errno
+import fcntl
+import os
+import threading
+
+from pytriton_lite._core.slot cimport signal_slice
+from pytriton_lite._core.sync cimport ptl_now_ns
+from pytriton_lite._ipc.ring cimport *
+from pytriton_lite.errors import InternalError, UnavailableError
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
+cdef extern from "<sys/mman.h>":
+    int MAP_NORESERVE
+
+cdef enum:
+    PAGE = 4096
+    VERSION = 1
+    RING_COUNT = 4
+
+cdef uint64_t MAGIC = 0x3142555453_4C5450  # "PTLSTUB1", as it lies in memory
+
+RINGS = ("calls", "answers", "to_stub", "to_server")
+
+# Of fcntl; Python names them from 3.13 on.
+_F_ADD_SEALS = getattr(fcntl, "F_ADD_SEALS", 1033)
+_F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1, 2, 4
+
+
+class BrokenSegmentError(InternalError):
+    """What lies in the shared memory cannot be: the other process has written over it."""
+
+
+cdef uint64_t _ring_stride(uint64_t ring_bytes) noexcept:
+    return PTL_RING_HEADER + ring_bytes
+
+
+cdef uint64_t _arenas_begin(uint64_t ring_bytes) noexcept:
+    return (PAGE + RING_COUNT * _ring_stride(ring_bytes) + PAGE - 1) // PAGE * PAGE
+
+
+cdef class Segment:
+    """A mapping of the shared memory.
+
+    Make one with `create` in the server, and with `attach` in the stub.
+
+    Attributes
+    ----------
+    fd
+        Its descriptor; closed together with the mapping, when the object goes.
+    ring_bytes, arena_bytes
+        Sizes of the data of a ring and of an arena, in bytes.
+    """
+
+    def __cinit__(self):
+        self.fd = -1
+
+    def __dealloc__(self):
+        if self.memory != NULL:
+            munmap(self.memory, self.size)
+        if self.fd >= 0:
+            os.close(self.fd)
+
+    @staticmethod
+    def create(*, uint64_t ring_bytes=1 << 20, uint64_t arena_bytes=1 << 36):
+        """Make the memory.
+
+        Parameters
+        ----------
+        ring_bytes
+            A power of two, at least 4096.
+        arena_bytes
+            A multiple of 4096. What is not used takes no memory.
+        """
+        cdef Segment made = Segment.__new__(Segment)
+        if ring_bytes < PAGE or ring_bytes & (ring_bytes - 1):
+            raise ValueError(f"ring_bytes must be a power of two of at least {PAGE}, got {ring_bytes}")
+        if not arena_bytes or arena_bytes % PAGE:
+            raise ValueError(f"arena_bytes must be a positive multiple of {PAGE}, got {arena_bytes}")
+        made.ring_bytes = ring_bytes
+        made.arena_bytes = arena_bytes
+        made.size = _arenas_begin(ring_bytes) + 2 * arena_bytes
+        made.fd = os.memfd_create("pytriton_lite", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(made.fd, made.size)
+        fcntl.fcntl(made.fd, _F_ADD_SEALS, _F_SEAL_SHRINK | _F_SEAL_GROW | _F_SEAL_SEAL)
+        made._map()
+        memcpy(made.memory, &MAGIC, 8)
+        (<uint32_t *> (made.memory + 8))[0] = VERSION
+        (<uint64_t *> (made.memory + 16))[0] = ring_bytes
+        (<uint64_t *> (made.memory + 24))[0] = arena_bytes
+        return made
+
+    @staticmethod
+    def attach(int fd):
+        """Map the memory behind a descriptor, which belongs to the object from now on.
+
+        Raises
+        ------
+        BrokenSegmentError
+            It is no such memory, or that of another version.
+        """
+        cdef Segment made = Segment.__new__(Segment)
+        cdef uint64_t magic
+        cdef bint is_right
+        made.fd = fd
+        made.size = os.fstat(fd).st_size
+        if made.size < PAGE:
+            raise BrokenSegmentError("the shared memory of the server is too small")
+        made._map()
+        memcpy(&magic, made.memory, 8)
+        made.ring_bytes = (<uint64_t *> (made.memory + 16))[0]
+        made.arena_bytes = (<uint64_t *> (made.memory + 24))[0]
+        is_right = (
+            magic == MAGIC and (<uint32_t *> (made.memory + 8))[0] == VERSION
+            and made.ring_bytes <= made.size and made.arena_bytes <= made.size
+            and made.size == _arenas_begin(made.ring_bytes) + 2 * made.arena_bytes
+        )
+        if not is_right:
+            raise BrokenSegmentError(
+                "the shared memory of the server has another layout: server and stub must run the same "
+                "version of pytriton_lite"
+            )
+        return made
+
+    cdef int _map(self) except -1:
+        cdef void *memory = mmap(
+            NULL, self.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, self.fd, 0
+        )
+        if memory == MAP_FAILED:
+            raise OSError(errno.ENOMEM, f"cannot map {self.size} bytes of shared memory")
+        self.memory = <char *> memory
+        return 0
+
+    cdef char *at(self, uint64_t offset, uint64_t length) except NULL:
+        """Address of a stretch of the memory; checked, since offsets come from the other process."""
+        if offset > self.size or length > self.size - offset:
+            raise BrokenSegmentError(
+                f"{length} bytes at offset {offset} do not lie in shared memory of {self.size} bytes"
+            )
+        return self.memory + offset
+
+    def arena_begin(self, bint of_stub):
+        """Offset of an arena."""
+        return _arenas_begin(self.ring_bytes) + (self.arena_bytes if of_stub else 0)
+
+    def resident_bytes(self):
+        """Bytes of memory that the segment uses at the moment."""
+        return os.fstat(self.fd).st_blocks * 512
+
+    def producer(self, str ring):
+        """The writing end of a ring; one process has it, and makes it once."""
+        cdef Producer made = Producer.__new__(Producer)
+        made.segment = self
+        ptl_ring_init(&made.ring, self._ring(ring), self.ring_bytes)
+        return made
+
+    def consumer(self, str ring, *, int64_t yield_ns=0):
+        """The reading end of a ring; one process has it, and makes it once.
+
+        `yield_ns` is how long, in nanoseconds, it looks for a record before it sleeps.
+        """
+        cdef Consumer made = Consumer.__new__(Consumer)
+        made.segment = self
+        made.yield_ns = yield_ns
+        ptl_ring_init(&made.ring, self._ring(ring), self.ring_bytes)
+        return made
+
+    cdef char *_ring(self, str name) except NULL:
+        return self.memory + PAGE + <uint64_t> RINGS.index(name) * _ring_stride(self.ring_bytes)
+
+
+cdef class Producer:
+    """Writing end of a ring. Thread-safe."""
+
+    def __cinit__(self):
+        self.lock = threading.Lock()
+
+    @property
+    def largest(self):
+        """Largest payload of a record, in bytes."""
+        return self.ring.size // 2 - PTL_RECORD_HEADER
+
+    def push(self, uint32_t kind, uint64_t call, payload=b"", *, int64_t deadline_ns=0):
+        """Put a record in and wake the consumer; waits while there is no room.
+
+        Parameters
+        ----------
+        kind
+            Not 0.
+        payload
+            Object with the buffer protocol, contiguous; at most `largest` bytes.
+        deadline_ns
+            Of `time.monotonic_ns`; 0 means no limit.
+
+        Raises
+        ------
+        ValueError
+            The payload is too large for this ring, or the kind is 0.
+        TimeoutError
+            There was no room until the deadline.
+        UnavailableError
+            The ring is closed.
+        BrokenSegmentError
+            The consumer has spoilt the ring.
+        """
+        cdef const unsigned char[::1] view = payload
+        if kind == 0:
+            raise ValueError("a record must have a kind")
+        self.put(
+            kind, call, <const char *> &view[0] if view.shape[0] else NULL, view.shape[0], deadline_ns
+        )
+
+    cdef int put(
+        self, uint32_t kind, uint64_t call, const char *payload, uint64_t length, int64_t deadline_ns
+    ) except -1:
+        cdef int state
+        cdef uint64_t seen
+        cdef int64_t ns
+        with self.lock:
+            while True:
+                if self.is_closed:
+                    raise UnavailableError("the other process is gone")
+                seen = self.ring.head.head
+                state = ptl_ring_put(&self.ring, kind, call, payload, length)
+                if state != PTL_RING_FULL:
+                    break
+                ns = _nap(deadline_ns)
+                self.is_napping = True
+                with nogil:
+                    ptl_ring_await_room(&self.ring, seen, ns)
+                self.is_napping = False
+                PyErr_CheckSignals()
+        if state == PTL_RING_TOO_LARGE:
+            raise ValueError(f"a record of {length} bytes is too large for a ring of {self.ring.size}")
+        if state == PTL_RING_BROKEN:
+            raise BrokenSegmentError("the reader of a ring has counted more than was written")
+        if ptl_ring_bell(&self.ring):
+            # Without the GIL, else a thread of this process that is woken would find it taken.
+            with nogil:
+                ptl_ring_wake(&self.ring.head.asleep)
+        return 0
+
+    def close(self):
+        """The other process is gone: whoever waits here is told, now and later."""
+        self.is_closed = True
+        while self.is_napping:  # it may have looked at `is_closed` just before
+            _rouse(&self.ring.head.full)
+
+
+cdef class Consumer:
+    """Reading end of a ring. Thread-safe; each record goes to one thread."""
+
+    def __cinit__(self):
+        self.lock = threading.Lock()
+
+    def pull(self, *, int64_t deadline_ns=0):
+        """Take the next record out; waits for one.
+
+        Returns
+        -------
+        tuple of (int, int, bytes)
+            Kind, call and a copy of the payload.
+
+        Raises
+        ------
+        TimeoutError
+            None came until the deadline, of `time.monotonic_ns`; 0 means no limit.
+        UnavailableError
+            The ring is closed and empty.
+        BrokenSegmentError
+            The producer has spoilt the ring.
+        """
+        cdef ptl_record record
+        cdef char *where = NULL
+        cdef int state
+        cdef int64_t ns
+        cdef bint is_waited_for, has_looked = False
+        with self.lock:
+            while True:
+                state = ptl_ring_peek(&self.ring, &record, &where)
+                if state != PTL_RING_EMPTY:
+                    break
+                if self.is_closed:
+                    raise UnavailableError("the other process is gone")
+                if self.yield_ns and not has_looked:
+                    has_looked = True
+                    with nogil:
+                        ptl_ring_yield_for_record(&self.ring, self.yield_ns)
+                    continue
+                ns = _nap(deadline_ns)
+                self.is_napping = True
+                with nogil:
+                    ptl_ring_await_record(&self.ring, ns)
+                self.is_napping = False
+                PyErr_CheckSignals()
+            if state == PTL_RING_BROKEN:
+                raise BrokenSegmentError("a ring does not hold records")
+            payload = PyBytes_FromStringAndSize(where, record.size - PTL_RECORD_HEADER)
+            is_waited_for = ptl_ring_taken(&self.ring, &record)
+        if is_waited_for:
+            with nogil:
+                ptl_ring_wake(&self.ring.head.full)
+        return record.kind, record.call, payload
+
+    def close(self):
+        """The other process is gone: what it has written can still be read."""
+        self.is_closed = True
+        while self.is_napping:  # it may have looked at `is_closed` just before
+            _rouse(&self.ring.head.asleep)
+
+
+cdef int _rouse(uint32_t *word) except -1:
+    word[0] = 0
+    with nogil:
+        ptl_ring_wake(word)
+        sched_yield()
+    return 0
+
+
+cdef int64_t _nap(int64_t deadline_ns) except -1:
+    """How long to sleep at a time; raises TimeoutError when the time is up."""
+    cdef int64_t slice_ns = signal_slice(), left
+    if not deadline_ns:
+        return slice_ns
+    left = deadline_ns - ptl_now_ns()
+    if left <= 0:
+        raise TimeoutError("the time is up")
+    return left if not slice_ns else min(left, slice_ns)
