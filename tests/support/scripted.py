@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -47,7 +48,7 @@ class Script:
         ``initialize`` and ``finalize`` of the instances, and what the test adds.
     """
 
-    by_number: ClassVar[dict[int, Script]] = {}
+    by_number: ClassVar[WeakValueDictionary[int, Script]] = WeakValueDictionary()
     _numbers = itertools.count()
 
     def __init__(self) -> None:
