@@ -1,0 +1,1 @@
+"""Other processes: how instances are started in them, watched, spoken to and ended."""
