@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
-import fcntl
 import logging
 import os
 import select
@@ -34,10 +32,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 
+from pytriton_lite._ipc.descriptors import close_all, make_pipe, open_pidfd
 from pytriton_lite._ipc.exit_report import ExitReport, signal_name
 from pytriton_lite._ipc.lifeline import LIFELINE_VARIABLE
 from pytriton_lite._ipc.output import Channel, LineSplitter, Printer
-from pytriton_lite.errors import UnsupportedError
+from pytriton_lite._ipc.process_group import is_group_gone
 
 _log = logging.getLogger("pytriton_lite.ipc")
 
@@ -65,8 +64,6 @@ _READ_BYTES = 64 << 10
 # What is read from a pipe at once when its stub is dead: all that such a pipe holds, while a
 # process that left the group may go on filling it.
 _DRAIN_BYTES = 1 << 20
-
-_STDERR = 2
 
 
 class Stage(IntEnum):
@@ -145,7 +142,8 @@ class StubProcess:
         self._closed = threading.Event()
         # Guards what follows. While it is held and `_is_reaped` is false, the process id belongs
         # to this process or its zombie, and signals cannot hit anybody else.
-        self._lock = threading.Lock()
+        # Reentrant, for signal handlers that end processes.
+        self._lock = threading.RLock()
         self._is_reaped = False
         self._stage = Stage.NONE
         self._lifeline_fd = -1
@@ -265,7 +263,7 @@ class StubProcess:
         ours: list[int] = []
         try:
             for _ in range(3):
-                read_fd, write_fd = _make_pipe()
+                read_fd, write_fd = make_pipe()
                 is_lifeline = not theirs
                 theirs.append(read_fd if is_lifeline else write_fd)
                 ours.append(write_fd if is_lifeline else read_fd)
@@ -283,7 +281,7 @@ class StubProcess:
                 process_group=0,
             )
             try:
-                pidfd = _open_pidfd(process.pid)
+                pidfd = open_pidfd(process.pid)
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -291,10 +289,10 @@ class StubProcess:
             # The monitor waits for it from here on; Popen must not, nor warn that it still runs.
             process.returncode = 0
         except BaseException:
-            _close_all(ours)
+            close_all(ours)
             raise
         finally:
-            _close_all(theirs)
+            close_all(theirs)
         self._lifeline_fd, *output_fds = ours
         for stream, fd in zip(("stdout", "stderr"), output_fds, strict=True):
             os.set_blocking(fd, False)
@@ -343,7 +341,7 @@ class StubProcess:
         """Close it, once. The lock is held."""
         # The monitor's lock at every close: a forked child closes what it finds open here.
         with _monitor.lock:
-            _close_all([self._lifeline_fd])
+            close_all([self._lifeline_fd])
             self._lifeline_fd = -1
 
     def _reap(self) -> bool:
@@ -394,7 +392,7 @@ class StubProcess:
 
     def _forget(self) -> None:
         """Close all descriptors, in a forked child."""
-        _close_all([self._lifeline_fd, self._pidfd, *(pipe.fd for pipe in self._pipes)])
+        close_all([self._lifeline_fd, self._pidfd, *(pipe.fd for pipe in self._pipes)])
 
 
 class ProcessMonitor:
@@ -625,7 +623,7 @@ class ProcessMonitor:
         assert stub._channel is not None
         assert stub._report is not None
         stub._check_count += 1
-        if not _is_group_gone(stub._pid, is_thorough=stub._check_count > _QUICK_LOOKS):
+        if not is_group_gone(stub._pid, is_thorough=stub._check_count > _QUICK_LOOKS):
             if now_ns - stub._report.died_ns < GROUP_LIMIT_S * 1e9:
                 stub._check_ns = now_ns + min(10**6 << stub._check_count, 50 * 10**6)
                 return
@@ -650,7 +648,7 @@ class ProcessMonitor:
             self._printer.finish()
         if self._epoll is not None:
             self._epoll.close()
-        _close_all([self._wake_fd])
+        close_all([self._wake_fd])
         self._epoll, self._wake_fd = None, -1
 
     def _after_fork(self) -> None:
@@ -662,7 +660,7 @@ class ProcessMonitor:
                 stub._forget()
             if self._epoll is not None:
                 self._epoll.close()
-            _close_all([self._wake_fd])
+            close_all([self._wake_fd])
             self._reset()
         finally:
             self.lock.release()
@@ -679,72 +677,12 @@ class ProcessMonitor:
         self.settle(None, OVERTIME_S)
 
 
-def _make_pipe() -> tuple[int, int]:
-    """A pipe whose ends, close-on-exec, are above the standard streams.
-
-    A parent may have closed those; `subprocess` would then overwrite our descriptors in the child.
-    """
-    ends = list(os.pipe())
-    for index, fd in enumerate(ends):
-        if fd <= _STDERR:
-            ends[index] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
-            os.close(fd)
-    return ends[0], ends[1]
-
-
-def _open_pidfd(pid: int) -> int:
-    """The process's pidfd, or -1 if it is gone without a trace (SIGCHLD is ignored)."""
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        return -1
-    except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.EPERM):
-            raise UnsupportedError(
-                f"instances in processes need pidfd_open (Linux 5.4), which failed: {error}"
-            ) from error
-        raise
-
-
-def _is_group_gone(group: int, *, is_thorough: bool) -> bool:
-    """Whether a process group has no member, or, looking thoroughly, none but zombies."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    if not is_thorough:
-        return False
-    # Where process 1 does not reap, as in many containers, zombies stay.
-    try:
-        names = [name for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return False
-    for name in names:
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                # The second field, a name in parentheses, may contain anything.
-                state, _, member_of, *_ = file.read().rpartition(b")")[2].split()
-        except (OSError, ValueError):
-            continue  # gone meanwhile
-        if int(member_of) == group and state not in (b"Z", b"X"):
-            return False
-    return True
-
-
 def _share_ns(total_ns: int, share: float, limit_s: float) -> int:
     return min(round(total_ns * share), round(limit_s * 1e9))
 
 
 def _left_s(deadline_ns: int) -> float:
     return max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
-
-
-def _close_all(fds: Sequence[int]) -> None:
-    for fd in fds:
-        if fd >= 0:
-            os.close(fd)
 
 
 _monitor = ProcessMonitor()
