@@ -79,6 +79,15 @@ def _text(line: bytes) -> str:
     return line.removesuffix(b"\r").decode(errors="replace")
 
 
+class OutputPipe:
+    """The parent's end of a stub's stdout or stderr. Only the thread that reads it uses it."""
+
+    def __init__(self, stream: str, fd: int) -> None:
+        self.stream = stream
+        self.fd = fd  # -1 when closed
+        self.splitter = LineSplitter()
+
+
 class Channel:
     """One stub's lines on their way to the printer; made by `Printer.open`.
 

@@ -35,7 +35,7 @@ from enum import IntEnum
 from pytriton_lite._ipc.descriptors import close_all, make_pipe, open_pidfd
 from pytriton_lite._ipc.exit_report import ExitReport, signal_name
 from pytriton_lite._ipc.lifeline import LIFELINE_VARIABLE
-from pytriton_lite._ipc.output import Channel, LineSplitter, Printer
+from pytriton_lite._ipc.output import Channel, OutputPipe, Printer
 from pytriton_lite._ipc.process_group import is_group_gone
 
 _log = logging.getLogger("pytriton_lite.ipc")
@@ -73,15 +73,6 @@ class Stage(IntEnum):
     ASK = 1
     TERMINATE = 2
     KILL = 3
-
-
-class _Pipe:
-    """The parent's end of a stub's stdout or stderr. Only the monitor's thread uses it."""
-
-    def __init__(self, stream: str, fd: int) -> None:
-        self.stream = stream
-        self.fd = fd  # -1 when closed
-        self.splitter = LineSplitter()
 
 
 class StubProcess:
@@ -149,7 +140,7 @@ class StubProcess:
         self._lifeline_fd = -1
         self._pidfd = -1
         # The monitor's own.
-        self._pipes: list[_Pipe] = []
+        self._pipes: list[OutputPipe] = []
         self._channel: Channel | None = None
         self._is_paused = False
         self._check_ns = 0  # when to look again whether the group of a dead stub is gone
@@ -174,7 +165,11 @@ class StubProcess:
             try:
                 self._spawn()
                 self._channel = printer.open(self.name, self._on_line)
-                _monitor.add(self)
+                try:
+                    _monitor.add(self)
+                except BaseException:
+                    self._undo()
+                    raise
             finally:
                 _monitor.wake()  # it ends if this was to be the first and failed
 
@@ -296,10 +291,19 @@ class StubProcess:
         self._lifeline_fd, *output_fds = ours
         for stream, fd in zip(("stdout", "stderr"), output_fds, strict=True):
             os.set_blocking(fd, False)
-            self._pipes.append(_Pipe(stream, fd))
+            self._pipes.append(OutputPipe(stream, fd))
         self._pid = process.pid
         self._pidfd = pidfd
         self._owner_pid = os.getpid()
+
+    def _undo(self) -> None:
+        """End a process that cannot be watched (the kernel limits that, too)."""
+        os.killpg(self._pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)
+        self._forget()
+        self._owner_pid = None
+        self._is_reaped = True
 
     def _advance(self, stage: Stage, polite_signal: int | None = None) -> None:
         """Do what a stage says, unless that or a later one was done."""
@@ -391,7 +395,7 @@ class StubProcess:
         return True
 
     def _forget(self) -> None:
-        """Close all descriptors, in a forked child."""
+        """Close all descriptors: they are not watched here."""
         close_all([self._lifeline_fd, self._pidfd, *(pipe.fd for pipe in self._pipes)])
 
 
@@ -411,7 +415,7 @@ class ProcessMonitor:
 
     def _reset(self) -> None:
         self._stubs: set[StubProcess] = set()
-        self._watched: dict[int, tuple[StubProcess, _Pipe | None]] = {}
+        self._watched: dict[int, tuple[StubProcess, OutputPipe | None]] = {}
         self._paused: set[StubProcess] = set()  # the thread's own, like the next
         self._dead: set[StubProcess] = set()
         self._epoll: select.epoll | None = None
@@ -451,11 +455,18 @@ class ProcessMonitor:
     def add(self, stub: StubProcess) -> None:
         """Watch a process that was just started. The lock is held."""
         assert self._epoll is not None
+        pipes = {pipe.fd: pipe for pipe in stub._pipes}
+        fds = [fd for fd in (*pipes, stub._pidfd) if fd >= 0]
         self._stubs.add(stub)
-        for pipe in stub._pipes:
-            self._watch(pipe.fd, stub, pipe)
-        if stub._pidfd >= 0:
-            self._watch(stub._pidfd, stub, None)
+        try:
+            # The pidfd last: before it is watched, nothing ends this.
+            for fd in fds:
+                self._watch(fd, stub, pipes.get(fd))
+        except BaseException:
+            self._stubs.discard(stub)
+            for fd in fds:
+                self._unwatch(fd)
+            raise
 
     def wake(self) -> None:
         """Let the thread look at everything again."""
@@ -486,10 +497,14 @@ class ProcessMonitor:
             if printer is not None:
                 printer.join(_left_s(deadline_ns))
 
-    def _watch(self, fd: int, stub: StubProcess, pipe: _Pipe | None) -> None:
+    def _watch(self, fd: int, stub: StubProcess, pipe: OutputPipe | None) -> None:
         assert self._epoll is not None
-        self._watched[fd] = (stub, pipe)
-        self._epoll.register(fd, select.EPOLLIN)
+        self._watched[fd] = (stub, pipe)  # first, since its event may come at once
+        try:
+            self._epoll.register(fd, select.EPOLLIN)
+        except BaseException:
+            del self._watched[fd]
+            raise
 
     def _unwatch(self, fd: int) -> None:
         """Before the descriptor is closed: another thread may get its number at once."""
@@ -506,7 +521,7 @@ class ProcessMonitor:
         while True:
             ready = [fd for fd, _ in epoll.poll(self._pause_s())]
             # Deaths first: they must not wait for a flood of output.
-            pipes: list[tuple[StubProcess, _Pipe]] = []
+            pipes: list[tuple[StubProcess, OutputPipe]] = []
             for fd in ready:
                 if fd == self._wake_fd:
                     os.eventfd_read(fd)
@@ -543,7 +558,7 @@ class ProcessMonitor:
         # Whether the printer is stalled has to be looked at; all else gives an event.
         return 0.1 if self._paused else None
 
-    def _read(self, stub: StubProcess, pipe: _Pipe, printer: Printer) -> bool:
+    def _read(self, stub: StubProcess, pipe: OutputPipe, printer: Printer) -> bool:
         """Pass on what one read gives; returns whether there may be more."""
         assert stub._channel is not None
         if pipe.fd < 0:
@@ -572,7 +587,7 @@ class ProcessMonitor:
                 if not self._read(stub, pipe, printer):
                     break
 
-    def _close_pipe(self, pipe: _Pipe) -> None:
+    def _close_pipe(self, pipe: OutputPipe) -> None:
         self._unwatch(pipe.fd)
         with self.lock:
             os.close(pipe.fd)

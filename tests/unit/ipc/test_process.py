@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -24,7 +25,7 @@ from pytriton_lite._ipc.backoff import Backoff
 from pytriton_lite._ipc.exit_report import ExitReport, describe_exit, signal_name
 from pytriton_lite._ipc.lifeline import LIFELINE_VARIABLE, watch_lifeline
 from pytriton_lite._ipc.output import BACKLOG_LIMIT_BYTES, LINE_LIMIT_BYTES, LineSplitter
-from pytriton_lite._ipc.process import LAST_LINES, StubProcess
+from pytriton_lite._ipc.process import LAST_LINES, ProcessMonitor, StubProcess
 from pytriton_lite.errors import UnsupportedError
 from tests.support.limits import until
 from tests.support.scripted import hard_limit
@@ -178,6 +179,23 @@ def test_start_fails_where_pidfds_are_forbidden(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(os, "pidfd_open", refuse)
     with pytest.raises(UnsupportedError, match="need pidfd_open"):
         sh("sleep 100")
+
+
+def test_start_fails_where_no_more_can_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = ProcessMonitor._watch
+
+    def refuse(self: Any, fd: int, stub: Any, pipe: Any) -> None:
+        if pipe is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        watch(self, fd, stub, pipe)
+
+    monkeypatch.setattr(ProcessMonitor, "_watch", refuse)
+    process = StubProcess(["/bin/sh", "-c", "sleep 100"], name="m_0")
+    with pytest.raises(OSError, match="No space"):
+        process.start()
+    assert not process.is_alive
+    assert not group_members(process.pid)
+    assert process.terminate(after(1))
 
 
 # What a process says.
@@ -358,6 +376,27 @@ def test_process_that_forks_and_exits_leaves_nobody() -> None:
     started = sh("(trap '' TERM HUP; sleep 100; sleep 100) & exit 0")
     assert started.died().exit_code == 0
     assert not group_members(started.process.pid)
+
+
+def test_zombie_that_nobody_reaps_is_not_waited_for() -> None:
+    # Its parent has left the group, lives on and does not look after it.
+    started = py(
+        """
+        import os, time
+        if os.fork() == 0:
+            if os.fork() == 0:
+                time.sleep(100)
+            os.setpgid(0, 0)
+            print(os.getpid())
+        time.sleep(100)
+        """
+    )
+    until(lambda: started.lines)
+    began_ns = time.monotonic_ns()
+    started.end()
+    assert time.monotonic_ns() - began_ns < 1.5e9
+    assert set(processes(2, started.process.pid).values()) == {"Z"}
+    os.kill(int(started.lines[0][1]), signal.SIGKILL)
 
 
 def test_exit_callback_may_fail_or_start_another(caplog: pytest.LogCaptureFixture) -> None:
