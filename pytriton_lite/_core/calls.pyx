@@ -140,7 +140,12 @@ cdef class ModelCalls:
     def _open(self, ServedVersion served, CallSlot slot, timeout_s, *, bint keeps_empty_final, bint raises):
         """Start a request whose responses are read from a stream."""
         slot.stream = StreamBuffer(served.stream_backlog)
-        served.queue.submit_all([slot])
+        try:
+            served.queue.submit_all([slot])
+        except BaseException:
+            # Nobody will read: what lies in it may lead back here, past the GC.
+            slot.stream.discard()
+            raise
         return ResponseStream(served, slot, _deadline(timeout_s), keeps_empty_final, raises)
 
 
