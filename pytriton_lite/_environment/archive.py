@@ -170,9 +170,9 @@ def unpack(
     ArchiveError
         It is no archive, or broken, unsafe, or above a limit, or cannot be written.
     """
-    os.mkdir(folder, 0o700)
     try:
         with open(path, "rb") as file, _explained():
+            os.mkdir(folder, 0o700)
             hashing, source = _decompressed(file)
             forward = _Forward(source, max_bytes)
             _Unpacker(folder, forward, max_bytes, max_entries).run()

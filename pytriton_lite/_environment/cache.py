@@ -118,7 +118,7 @@ class EnvironmentCache:
         # What a thread does right now and others wait for, by name and path.
         self._running: dict[tuple[str, str], Future[object]] = {}
         # By folder; only those that can run a stub: what is missing may be installed meanwhile.
-        self._interpreters: dict[str, Interpreter] = {}
+        self._interpreters: dict[str, tuple[Interpreter, _Signature]] = {}
 
     def prepare(
         self, setting: str, *, model_name: str, parent: Mapping[str, str] | None = None
@@ -151,17 +151,20 @@ class EnvironmentCache:
         is_folder = os.path.isdir(origin)
         folder = origin
         if not is_folder:
-            folder = self._once("unpack", origin, self._refreshed, model_name)
+            folder = self._once("unpack", origin, self._refreshed, origin, model_name)
         _check_activate(folder, None if is_folder else origin, model_name)
         variables = stub_variables(folder, parent)
 
         def find(folder: str) -> Interpreter:
-            found = self._interpreters.get(folder)
-            if found is None:
-                found = self._interpreters[folder] = find_interpreter(folder, variables)
+            # Folders may be made anew, with another Python.
+            known = self._interpreters.get(folder)
+            if known is not None and _is_same(*known):
+                return known[0]
+            found = find_interpreter(folder, variables)
+            self._interpreters[folder] = (found, _signature_of(found.path))
             return found
 
-        interpreter = self._once("find", folder, find, model_name)
+        interpreter = self._once("find", folder, find, origin, model_name)
         warn_of_exports(folder, model_name)
         return ExecutionEnvironment(
             path=folder,
@@ -186,7 +189,9 @@ class EnvironmentCache:
         if root is not None:
             root.remove()
 
-    def _once(self, what: str, path: str, make: Callable[[str], _T], model_name: str) -> _T:
+    def _once(
+        self, what: str, path: str, make: Callable[[str], _T], origin: str, model_name: str
+    ) -> _T:
         """Call `make`, unless another thread does it for the same path; then wait for that."""
         key = (what, path)
         with self._lock:
@@ -212,11 +217,15 @@ class EnvironmentCache:
             return cast(_T, future.result())
         except EnvironmentProblem as problem:
             failure = InternalError(
-                f"{problem.message} Model '{model_name}' has '{path}' for its execution "
+                f"{problem.message} Model '{model_name}' has '{origin}' for its execution "
                 "environment.",
                 model=model_name,
             )
-            failure.add_note(problem.hint or f"The model names it by its parameter '{PARAMETER}'.")
+            note = problem.hint or f"The model names it by its parameter '{PARAMETER}'."
+            if what == "find" and path != origin:
+                # Where it is unpacked, nothing that is installed would stay.
+                note += f" Do it where the environment was packed, and make '{origin}' again."
+            failure.add_note(note)
             raise failure from problem
 
     def _end(self, key: tuple[str, str]) -> Future[object]:
@@ -266,20 +275,28 @@ class _Root:
         self.path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
         self._owner = os.getpid()
         self._lock = threading.Lock()
+        self._handle: int | None = None
         name = os.path.join(self.path, _LOCK)
-        # Under another name until it is locked, or a search for abandoned folders might be first.
-        self._handle: int | None = os.open(f"{name}.new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        fcntl.flock(self._handle, fcntl.LOCK_EX)
-        os.rename(f"{name}.new", name)
+        try:
+            # Not yet under its name, or a search for abandoned folders might lock it first.
+            self._handle = os.open(f"{name}.new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            fcntl.flock(self._handle, fcntl.LOCK_EX)
+            os.rename(f"{name}.new", name)
+        except BaseException:
+            remove_folder(self.path)
+            if self._handle is not None:
+                os.close(self._handle)
+            raise
 
     def remove(self) -> None:
+        # A forked child has this object, too, with the lock in whatever state it was.
+        if os.getpid() != self._owner:
+            return
         with self._lock:
             handle, self._handle = self._handle, None
-        # A forked child has this object, too.
-        if handle is None or os.getpid() != self._owner:
-            return
-        remove_folder(self.path)
-        os.close(handle)
+        if handle is not None:
+            remove_folder(self.path)
+            os.close(handle)
 
 
 def _remove_abandoned(parent: str) -> None:
@@ -308,6 +325,13 @@ def _remove_if_abandoned(path: str) -> None:
 def _signature_of(path: str) -> _Signature:
     status = os.stat(path)
     return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _is_same(interpreter: Interpreter, signature: _Signature) -> bool:
+    try:
+        return _signature_of(interpreter.path) == signature
+    except OSError:
+        return False
 
 
 def _check_activate(folder: str, archive: str | None, model_name: str) -> None:

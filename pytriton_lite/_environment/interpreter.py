@@ -23,6 +23,7 @@ OLDEST_NUMPY = (1, 26)
 # Importing numpy from a cold network file system takes long.
 PROBE_TIMEOUT_S = 60.0
 
+_VERSION_PARTS = 3
 _MARK = "pytriton_lite-probe:"
 # Runs under any Python since 2.7, to say which one it is. Its working directory must not shadow
 # what is installed, and `.pth` files may print.
@@ -151,6 +152,11 @@ def find_interpreter(
                 f"'{broken[0]}' is a link to '{os.readlink(broken[0])}', which does not exist "
                 "here. A venv needs the Python that it was made from; conda-pack takes it along."
             )
+        elif files := [p for p in tried if os.path.isfile(p)]:
+            hint = (
+                f"'{files[0]}' may not be executed: its mode forbids it, or its file system is "
+                "mounted 'noexec' (TMPDIR names another place for what is unpacked)."
+            )
         raise EnvironmentProblem(
             f"The execution environment '{folder}' has no Python: neither '{tried[0]}' nor "
             f"'{tried[1]}' is a program.",
@@ -188,7 +194,7 @@ def _probe(path: str, variables: Mapping[str, str], timeout_s: float) -> dict[st
                 found = json.loads(line.removeprefix(_MARK))
             except ValueError:
                 break
-            if isinstance(found, dict):
+            if isinstance(found, dict) and len(found.get("version", ())) == _VERSION_PARTS:
                 return found
     code = process.returncode
     ended = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
@@ -215,13 +221,13 @@ def _checked(found: dict[str, Any], path: str, folder: str) -> tuple[int, int, i
     version = f"{major}.{minor}.{micro}"
     supported = ".".join(map(str, OLDEST_PYTHON)) + " to " + ".".join(map(str, NEWEST_PYTHON))
     anew = f"Make the environment anew with CPython {supported}, numpy and pytriton_lite=={ours}."
-    if found["implementation"] != "CPython":
+    if found.get("implementation") != "CPython":
         raise EnvironmentProblem(
             f"{start}has {found['implementation']} {version}; CPython {supported} is needed.", anew
         )
     if not OLDEST_PYTHON <= (major, minor) <= NEWEST_PYTHON:
         raise EnvironmentProblem(f"{start}has Python {version}; {supported} are supported.", anew)
-    numpy = found["numpy"]
+    numpy = found.get("numpy")
     if numpy is None:
         raise EnvironmentProblem(
             f"{start}lacks numpy ({found.get('numpy_error')}).",
@@ -232,7 +238,7 @@ def _checked(found: dict[str, Any], path: str, folder: str) -> tuple[int, int, i
             f"{start}has numpy {numpy}; at least {oldest_numpy} is needed.",
             f'{install}"numpy>={oldest_numpy}"',
         )
-    theirs = found["pytriton_lite"]
+    theirs = found.get("pytriton_lite")
     if theirs is None:
         raise EnvironmentProblem(
             f"{start}lacks pytriton_lite {ours} for Python {version} "

@@ -104,7 +104,7 @@ def _path_hint(setting: str) -> str:
         return " '~' is not replaced by a home folder."
     if not setting.startswith("/"):
         return (
-            f" The path is relative to the working directory, '{os.getcwd()}'; write "
+            " The path is relative to the working directory of the server; write "
             f"'{_MODEL_DIRECTORY}/...' for a path in the model folder."
         )
     return ""

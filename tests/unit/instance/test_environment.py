@@ -393,6 +393,7 @@ def test_real_venv_without_packages(
         ("echo oh >&2; exit 3", "does not run: it exited with code 3 without an answer."),
         ("kill -9 $$", "does not run: it was killed by signal 9 without an answer."),
         (f"echo '{interpreter._MARK}[1'", "does not run: it exited with code 0"),
+        (f"echo '{interpreter._MARK}{{}}'", "does not run: it exited with code 0"),
     ],
 )
 def test_python_that_does_not_run(
@@ -423,6 +424,30 @@ def test_python_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     state = Path(f"/proc/{child}/stat")
     # It may stay a zombie where nobody collects orphans.
     assert not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+
+
+def test_python_in_an_archive(environments: EnvironmentCache, tmp_path: Path) -> None:
+    path = pack(fake(tmp_path / "e", numpy=None), tmp_path / "e.tar.gz")
+    with pytest.raises(InternalError, match="lacks numpy") as caught:
+        environments.prepare(str(path), model_name="m")
+    assert f"Model 'm' has '{path}' for its execution environment" in caught.value.message
+    assert f"where the environment was packed, and make '{path}' again" in notes(caught.value)
+
+
+def test_environment_made_anew(environments: EnvironmentCache, tmp_path: Path) -> None:
+    folder = fake(tmp_path / "e")
+    assert environments.prepare(str(folder), model_name="m").python_version == (3, 12, 4)
+    shutil.rmtree(folder)
+    fake(folder, version=[3, 13, 10])
+    assert environments.prepare(str(folder), model_name="m").python_version == (3, 13, 10)
+
+
+def test_python_that_may_not_be_executed(environments: EnvironmentCache, tmp_path: Path) -> None:
+    folder = fake(tmp_path / "e")
+    (folder / "bin/python3").chmod(0o644)
+    with pytest.raises(InternalError, match="has no Python: neither") as caught:
+        environments.prepare(str(folder), model_name="m")
+    assert "may not be executed" in notes(caught.value)
 
 
 def test_no_python(environments: EnvironmentCache, tmp_path: Path) -> None:
