@@ -231,7 +231,7 @@ def _checked(found: dict[str, Any], path: str, folder: str) -> tuple[int, int, i
     if numpy is None:
         raise EnvironmentProblem(
             f"{start}lacks numpy ({found.get('numpy_error')}).",
-            f'{install}"numpy>={oldest_numpy}"',
+            f'{install}"numpy>={oldest_numpy}" pytriton_lite=={ours}',
         )
     if tuple(map(int, re.findall(r"\d+", numpy)[:2])) < OLDEST_NUMPY:
         raise EnvironmentProblem(
