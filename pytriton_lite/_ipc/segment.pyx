@@ -250,8 +250,8 @@ cdef class Producer:
         cdef int state
         cdef uint64_t seen
         cdef int64_t ns
-        with self.lock:
-            while True:
+        while True:
+            with self.lock:
                 if self.is_closed:
                     raise UnavailableError("the other process is gone")
                 seen = self.ring.head.head
@@ -263,7 +263,7 @@ cdef class Producer:
                 with nogil:
                     ptl_ring_await_room(&self.ring, seen, ns)
                 self.is_napping = False
-                PyErr_CheckSignals()
+            PyErr_CheckSignals()  # without the lock: a handler may want the ring, too
         if state == PTL_RING_TOO_LARGE:
             raise ValueError(f"a record of {length} bytes is too large for a ring of {self.ring.size}")
         if state == PTL_RING_BROKEN:
@@ -309,10 +309,14 @@ cdef class Consumer:
         cdef int state
         cdef int64_t ns
         cdef bint is_waited_for, has_looked = False
-        with self.lock:
-            while True:
+        while True:
+            with self.lock:
                 state = ptl_ring_peek(&self.ring, &record, &where)
-                if state != PTL_RING_EMPTY:
+                if state == PTL_RING_BROKEN:
+                    raise BrokenSegmentError("a ring does not hold records")
+                if state == PTL_RING_OK:
+                    payload = PyBytes_FromStringAndSize(where, record.size - PTL_RECORD_HEADER)
+                    is_waited_for = ptl_ring_taken(&self.ring, &record)
                     break
                 if self.is_closed:
                     raise UnavailableError("the other process is gone")
@@ -326,11 +330,7 @@ cdef class Consumer:
                 with nogil:
                     ptl_ring_await_record(&self.ring, ns)
                 self.is_napping = False
-                PyErr_CheckSignals()
-            if state == PTL_RING_BROKEN:
-                raise BrokenSegmentError("a ring does not hold records")
-            payload = PyBytes_FromStringAndSize(where, record.size - PTL_RECORD_HEADER)
-            is_waited_for = ptl_ring_taken(&self.ring, &record)
+            PyErr_CheckSignals()  # without the lock: a handler may want the ring, too
         if is_waited_for:
             with nogil:
                 ptl_ring_wake(&self.ring.head.full)
