@@ -19,7 +19,7 @@ from pytriton_lite._core.deadlock cimport (
 from pytriton_lite._core.message cimport InferenceRequest, RequestDetails
 from pytriton_lite._core.reply cimport InferenceResponse
 from pytriton_lite._core.sender cimport InferenceResponseSender
-from pytriton_lite._core.slot cimport CallSlot, signal_slice
+from pytriton_lite._core.slot cimport CallSlot, StreamBuffer, signal_slice
 from pytriton_lite._core.statistics cimport REASON_CANCELED, REASON_OTHER, VersionStatistics
 from pytriton_lite._core.sync cimport *
 from pytriton_lite.errors import (
@@ -281,7 +281,6 @@ cdef class RequestQueue:
         cdef ptl_worker *idle = NULL
         cdef ptl_node *first
         cdef ptl_node *last
-        cdef Py_ssize_t limit = 0
         cdef int refused, count = len(slots)
         cdef int64_t now
         cdef object interrupt = None
@@ -297,9 +296,6 @@ cdef class RequestQueue:
                 before.node.next = &slot.node
             before = slot
             Py_INCREF(slot)  # the queue's
-            if self.is_inline and slot.stream is not None:
-                limit = slot.stream.limit
-                slot.stream.set_limit(0)  # nobody reads as long as it runs on this thread
         slot = slots[0]
         is_from_model = slot.queue is not None
         first = &slot.node
@@ -322,10 +318,6 @@ cdef class RequestQueue:
                 self._run_others(<Executor> idle.owner, 1 if is_from_model else LEADER_BUDGET, None)
             except BaseException as error:
                 interrupt = error
-        if limit:
-            for slot in slots:
-                if slot.stream is not None:
-                    slot.stream.set_limit(limit)
         if interrupt is not None:
             raise interrupt
         return found_idle
@@ -464,8 +456,13 @@ cdef class RequestQueue:
 
     cdef object _run_slot(self, Executor executor, CallSlot slot):
         cdef object outcome
+        cdef StreamBuffer stream = slot.stream
+        cdef Py_ssize_t limit = 0
         if not ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
             return  # cancelled while it waited: it never reaches the model
+        if stream is not None:
+            limit = stream.limit
+            stream.set_limit(0)  # who reads may be this thread
         try:
             outcome = self._run(executor, slot)
         except BaseException as error:
@@ -477,6 +474,9 @@ cdef class RequestQueue:
             outcome.__cause__ = error
             slot.finish_and_wake(outcome)
             raise
+        finally:
+            if stream is not None:
+                stream.set_limit(limit)
         if outcome is not PENDING:
             slot.finish_and_wake(outcome)
 
