@@ -13,7 +13,7 @@ from pytriton_lite._core.contract cimport Contract, running_contract
 from pytriton_lite._core.dlpack cimport DLPackTensor
 from pytriton_lite._core.deadlock cimport Watch, begin_wait, end_wait, watch_slice_ns
 from pytriton_lite._core.message cimport (
-    InferenceRequest, InferenceResponse, RequestDetails, TritonError, make_native,
+    InferenceRequest, InferenceResponse, RequestDetails, TritonError, bls_refusal, make_native,
 )
 from pytriton_lite._core.queue cimport RequestQueue
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
@@ -23,7 +23,6 @@ from pytriton_lite._core.slot cimport (
 from pytriton_lite._core.sync cimport PTL_QUEUED, ptl_load, ptl_now_ns
 from pytriton_lite._core.tensor cimport Tensor, wrong_arguments
 from pytriton_lite._core.native_enum import ErrorCodeValue
-from pytriton_lite._core.tensor import TritonModelException
 from pytriton_lite.errors import InternalError
 from pytriton_lite.errors import TritonError as PublicError
 
@@ -128,7 +127,7 @@ cdef class BlsScope:
         cdef Endpoint endpoint = self.last
         cdef ServedVersion served
         if not self.is_open:
-            raise TritonModelException("BLS is only supported during the 'execute' function.")
+            raise bls_refusal()
         # A model mostly calls the same one again, and names it by the same literal.
         if (endpoint is None or details.target_model is not self.last_name
                 or details.target_version != self.last_version):

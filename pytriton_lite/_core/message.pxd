@@ -46,4 +46,5 @@ cdef class TritonError:
     cdef object status                  # member of the code enum
 
 
+cdef object bls_refusal()
 cdef int make_native(object type) except -1

@@ -463,13 +463,18 @@ cdef bint _is_boolean(object value):
     return value is not None and hasattr(type(value), "__bool__")
 
 
+cdef object bls_refusal():
+    """The error of BLS outside of a model, or at the wrong time of its life."""
+    return TritonModelException("BLS is only supported during the 'execute' function.")
+
+
 cdef object _scope_of(InferenceRequest request):
     """Scope of the model whose code made the request, or else calls us."""
     scope = request.home if request.details.is_self_made else None
     if scope is None:
         scope = _calling_scope()
     if scope is None:
-        raise TritonModelException("BLS is only supported during the 'execute' function.")
+        raise bls_refusal()
     return scope
 
 
