@@ -1,6 +1,9 @@
 """From a model's response to the caller's (see answer.pyx)."""
+from libc.stdint cimport uint32_t
+
 from pytriton_lite._core.message cimport InferenceResponse
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
+from pytriton_lite._core.slot cimport CallSlot
 
 
 cdef class AnswerMaker:
@@ -12,10 +15,15 @@ cdef class AnswerMaker:
     cdef dict output_reshapes       # name -> dims that the client sees; or None
     cdef bint is_batching
     cdef bint share_memory
+    cdef dict open_slots            # slots with a sender that is not closed -> None
+    cdef uint32_t answers           # futex: changes with each one closed, while somebody waits
+    cdef bint is_awaited
 
     cdef object make(
         self, InferenceResponse response, tuple names, long batch_size, str request_id,
         Py_ssize_t held, bint wants_arrays,
     )
     cdef object failure(self, str text, object cause, str request_id)
+    cdef int answered(self, CallSlot slot) except -1
+    cdef bint is_running_here(self) noexcept
     cdef Reply reply_of(self, object outcome, str request_id)

@@ -7,18 +7,29 @@ that only its `Tensor` holds, in a `Tensor` that only its response holds, in a r
 that only the returned list holds, belongs to nobody else. What a response sender takes
 is copied, since the model goes on running with its variables.
 """
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint32_t
 
 from pytriton_lite._core cimport reply
 from pytriton_lite._core.array cimport DT_BF16, reference_count
 from pytriton_lite._core.message cimport InferenceResponse, TritonError
 from pytriton_lite._core.reply import error_response
+from pytriton_lite._core.slot cimport CallSlot
+from pytriton_lite._core.sync cimport *
 from pytriton_lite._core.tensor cimport Tensor
 from pytriton_lite.errors import InternalError, error_from_code
 
 
+cdef enum:
+    SLICE_NS = 200_000_000
+
+
 cdef class AnswerMaker:
-    """What turns responses of one instance into answers; base of `Contract`."""
+    """What turns responses of one instance into answers, and who waits for them; base of `Contract`."""
+
+    def __cinit__(self):
+        self.open_slots = {}
 
     cdef object make(
         self, InferenceResponse response, tuple names, long batch_size, str request_id,
@@ -112,12 +123,43 @@ cdef class AnswerMaker:
             return <reply.InferenceResponse> outcome
         return error_response(outcome, request_id, self.model_name, self.model_version)
 
-    # What a response sender asks of the instance that it belongs to; see `Contract`.
+    cdef bint is_running_here(self) noexcept:
+        """Whether this thread, which may be the one that reads a stream, is inside `execute`."""
+        return False
 
-    def is_running_here(self):
-        """Whether the current thread is inside the model's `execute`, called by a caller."""
-        raise NotImplementedError
+    # -- requests whose response sender is open ----------------------------------------
 
-    def answered(self, slot):
+    cdef int answered(self, CallSlot slot) except -1:
         """Take note that a slot with a sender is answered."""
-        raise NotImplementedError
+        self.open_slots.pop(slot, None)
+        if self.is_awaited:
+            ptl_store(&self.answers, self.answers + 1)
+            ptl_wake(&self.answers)
+        return 0
+
+    def wait_until_answered(self, deadline_ns):
+        """Wait until no response sender is open; False when the time was up before.
+
+        `deadline_ns` is of `time.monotonic_ns`, 0 means no limit.
+        """
+        cdef uint32_t seen
+        cdef int64_t deadline = deadline_ns
+        cdef int woken
+        self.is_awaited = True
+        while True:
+            seen = ptl_load(&self.answers)
+            if not self.open_slots:
+                return True
+            with nogil:
+                woken = ptl_sleep(&self.answers, seen, deadline, SLICE_NS)
+            if woken == PTL_TIMED_OUT:
+                return False
+            PyErr_CheckSignals()
+
+    def fail_open(self, make_error):
+        """Answer every request whose sender is open with ``make_error()``."""
+        cdef CallSlot slot
+        for slot in list(self.open_slots):
+            slot.is_given_up = True
+            slot.finish_and_wake(make_error())
+            self.answered(slot)

@@ -1,6 +1,4 @@
 """The contract between the runtime and model code (see contract.pyx)."""
-from libc.stdint cimport uint32_t
-
 from pytriton_lite._core.answer cimport AnswerMaker
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.slot cimport CallSlot
@@ -19,9 +17,6 @@ cdef class Contract(AnswerMaker):
     cdef bint is_decoupled
     cdef bint is_iterative
     cdef readonly bint is_inline
-    cdef dict open_slots            # slots with a sender that is not closed -> None
-    cdef uint32_t answers           # futex: changes with each one closed, while somebody waits
-    cdef bint is_awaited
     cdef bint has_failed            # the last `execute`, as a whole
     cdef public object scope        # what BLS requests of the model go through
     # What the instance waits for, see deadlock.pyx.
@@ -39,6 +34,7 @@ cdef class Contract(AnswerMaker):
     )
     cdef object _wait_for_sender(self, InferenceRequest request, Py_ssize_t holders)
     cdef object _fail(self, InferenceRequest request, Py_ssize_t holders, object failure)
+    cdef bint is_running_here(self) noexcept
     cdef int _let_go(self, InferenceRequest request, Py_ssize_t holders) except -1
 
 

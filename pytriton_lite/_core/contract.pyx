@@ -9,10 +9,8 @@ code does makes `Contract.run` raise, except a Ctrl-C of the user in inline mode
 Memory: see answer.pyx for outputs. Inputs that the model keeps are copied when `execute`
 has returned, since the caller may reuse its own arrays from then on.
 """
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint32_t
 
 import dis
 import inspect
@@ -23,7 +21,6 @@ from pytriton_lite._core.array cimport reference_count
 from pytriton_lite._core.message cimport InferenceRequest, InferenceResponse
 from pytriton_lite._core.sender cimport InferenceResponseSender, make_sender
 from pytriton_lite._core.slot cimport CallSlot
-from pytriton_lite._core.sync cimport *
 from pytriton_lite._core.tensor cimport Tensor
 
 cdef extern from *:
@@ -39,7 +36,6 @@ cdef int _RAISE = dis.opmap["RAISE_VARARGS"]
 cdef enum:
     RELEASE_RESCHEDULE = 2
     SEQUENCE_END = 2
-    SLICE_NS = 200_000_000
 
 PENDING = object()
 RESCHEDULED = object()
@@ -119,7 +115,6 @@ cdef class Contract(AnswerMaker):
         self.is_iterative = is_iterative
         self.share_memory = share_memory
         self.is_inline = is_inline
-        self.open_slots = {}
         self.pending = {}
 
     def release(self):
@@ -272,7 +267,6 @@ cdef class Contract(AnswerMaker):
             if not sender.fail(failure):
                 self._log_late(str(failure))
             failure = PENDING
-            sender = None
         self._let_go(request, holders)
         return failure
 
@@ -307,43 +301,8 @@ cdef class Contract(AnswerMaker):
                 self.open_slots[slot] = None
         return request.sender
 
-    def answered(self, slot):
-        """Take note that a slot with a sender is answered."""
-        self.open_slots.pop(slot, None)
-        if self.is_awaited:
-            ptl_store(&self.answers, self.answers + 1)
-            ptl_wake(&self.answers)
-
-    def is_running_here(self):
-        """Whether the current thread is inside the model's `execute`, called by a caller."""
+    cdef bint is_running_here(self) noexcept:
         return self.is_inline and ptl_current_contract == <PyObject *> self
-
-    def wait_until_answered(self, deadline_ns):
-        """Wait until no response sender is open; False when the time was up before.
-
-        `deadline_ns` is of `time.monotonic_ns`, 0 means no limit.
-        """
-        cdef uint32_t seen
-        cdef int64_t deadline = deadline_ns
-        cdef int woken
-        self.is_awaited = True
-        while True:
-            seen = ptl_load(&self.answers)
-            if not self.open_slots:
-                return True
-            with nogil:
-                woken = ptl_sleep(&self.answers, seen, deadline, SLICE_NS)
-            if woken == PTL_TIMED_OUT:
-                return False
-            PyErr_CheckSignals()
-
-    def fail_open(self, make_error):
-        """Answer every request whose sender is open with ``make_error()``."""
-        cdef CallSlot slot
-        for slot in list(self.open_slots):
-            slot.is_given_up = True
-            slot.finish_and_wake(make_error())
-            self.answered(slot)
 
     cdef int _let_go(self, InferenceRequest request, Py_ssize_t holders) except -1:
         """Release the inputs; what the model kept becomes independent of the caller's memory."""
