@@ -30,6 +30,12 @@ from pytriton_lite._instance.base import Instance
 from pytriton_lite._instance.inline import InlineInstance
 from pytriton_lite._instance.loader import InstancePlan, ModelCode, auto_complete
 from pytriton_lite._instance.output_check import make_output_check
+from pytriton_lite._instance.process import (
+    ProcessInstance,
+    StubSettings,
+    auto_complete_in_stub,
+    own_interpreter,
+)
 from pytriton_lite._instance.readiness import VersionReadiness
 from pytriton_lite._instance.thread import ThreadInstance
 from pytriton_lite._metrics import MetricRegistry
@@ -43,6 +49,21 @@ _log = logging.getLogger("pytriton_lite.server")
 _GRACE_NS = 500_000_000
 
 CONFIG_FILE = "config.pbtxt"
+
+_HOMES: dict[str, Callable[[InstancePlan, RequestQueue, StubSettings], Instance]] = {
+    "inline": lambda plan, queue, _: InlineInstance(plan, queue),
+    "thread": lambda plan, queue, _: ThreadInstance(plan, queue),
+    "process": ProcessInstance,
+}
+
+
+def stub_settings(options: Options) -> StubSettings:
+    """How the stubs of a model are started, if it runs in processes."""
+    given = options.backend_configuration.get("python", {})
+    return own_interpreter(
+        start_timeout_s=float(given.get("stub-timeout-seconds", 30)),
+        load_timeout_s=options.load_timeout,
+    )
 
 
 def parse_config(name: str, folder: str, *, strict: bool) -> Any:
@@ -170,13 +191,17 @@ class LoadedVersion:
             backend_directory=os.path.abspath(options.backend_directory),
         )
         code = ModelCode(name, version, folder, self.backend)
-        message = _completed(message, code, options)
+        stubs = stub_settings(options)
+        message = _completed(message, code, options, stubs)
         self.settings = settings_of(message)
         _refuse_unsupported(self.settings)
-        is_inline = options.execution_of(name) == "inline"
+        mode = options.execution_of(name)
         self._exit_timeout = options.exit_timeout
         self._queue = RequestQueue(
-            name, is_inline=is_inline, is_iterative=self.settings.is_iterative
+            name,
+            is_inline=mode == "inline",
+            is_iterative=self.settings.is_iterative,
+            is_remote=mode == "process",
         )
         spec = InputSpec(
             name,
@@ -189,9 +214,9 @@ class LoadedVersion:
             share_memory=options.share_memory,
             cpu_only=self.settings.parameters.get("FORCE_CPU_ONLY_INPUT_TENSORS") != "no",
         )
-        home = InlineInstance if is_inline else ThreadInstance
+        make = _HOMES[mode]
         self.instances: list[Instance] = [
-            home(plan, self._queue)
+            make(plan, self._queue, stubs)
             for plan in _plans(code, self.settings, options, metrics, control)
         ]
         self._own_folder = own_folder
@@ -254,6 +279,8 @@ class LoadedVersion:
 
         self._queue.fail_queued(error)
         self._queue.fail_running(error)
+        for instance in stuck:
+            instance.abandon()
         # Who only waited for response senders is free now, and is to be finalized.
         deadline_ns = time.monotonic_ns() + _GRACE_NS
         stuck = [instance for instance in stuck if not instance.finish(deadline_ns)]
@@ -292,14 +319,17 @@ class LoadedVersion:
         return config
 
 
-def _completed(message: Any, code: ModelCode, options: Options) -> Any:
+def _completed(message: Any, code: ModelCode, options: Options, stubs: StubSettings) -> Any:
     completed = type(message)()
     completed.CopyFrom(message)
     completed.runtime = code.backend.runtime
     resolve_instance_groups(completed)
     validate_parameters(completed)
     if not options.strict_model_config:
-        returned = auto_complete(code, to_json(completed))
+        if options.execution_of(code.model_name) == "process":
+            returned = auto_complete_in_stub(code, to_json(completed), stubs)
+        else:
+            returned = auto_complete(code, to_json(completed))
         if returned is not None:
             completed = merge_completed(completed, returned)
             fill_defaults(completed, model_name=code.model_name)
@@ -327,6 +357,7 @@ def _plans(
             kind=group.kind,
             device_id=device_id,
             config_json=settings.json,
+            output_names=tuple(dict.fromkeys(output.name for output in settings.outputs)),
             is_batching=settings.max_batch_size > 0,
             is_decoupled=settings.is_decoupled,
             is_iterative=settings.is_iterative,

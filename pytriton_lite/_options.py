@@ -91,6 +91,8 @@ class Options:
         Whether a failed load makes `Server.start` fail. Default True.
     exit_timeout
         Seconds that `Server.stop` gives to requests in flight. Default 30.
+    load_timeout
+        Seconds that the import of a model and its `initialize` may take in a process. Default 600.
     model_load_thread_count
         Models that load side by side. Default 4.
     backend_configuration
@@ -114,6 +116,7 @@ class Options:
     startup_models: Sequence[str] = ()
     exit_on_error: bool = True
     exit_timeout: float = 30
+    load_timeout: float = 600
     model_load_thread_count: int = 4
     backend_configuration: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     metrics: bool = True
@@ -137,8 +140,6 @@ class Options:
         for execution in modes:
             if execution not in _MODES:
                 raise InvalidArgumentError(f"execution {execution!r} is none of {_MODES}")
-            if execution == "process":
-                raise UnsupportedError("execution 'process' is not supported yet: use 'thread'")
         if not isinstance(self.stream_backlog, int) or self.stream_backlog < 0:
             raise InvalidArgumentError(
                 f"stream_backlog must be a non-negative int, got {self.stream_backlog!r}"

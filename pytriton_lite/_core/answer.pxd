@@ -15,13 +15,14 @@ cdef class AnswerMaker:
     cdef dict output_reshapes       # name -> dims that the client sees; or None
     cdef bint is_batching
     cdef bint share_memory
+    cdef bint copies_waiting        # also share no memory with a response that waits for FINAL
     cdef dict open_slots            # slots with a sender that is not closed -> None
     cdef uint32_t answers           # futex: changes with each one closed, while somebody waits
     cdef bint is_awaited
 
     cdef object make(
         self, InferenceResponse response, tuple names, long batch_size, str request_id,
-        Py_ssize_t held, bint wants_arrays,
+        Py_ssize_t held, bint wants_arrays, bint share,
     )
     cdef object failure(self, str text, object cause, str request_id)
     cdef int answered(self, CallSlot slot) except -1

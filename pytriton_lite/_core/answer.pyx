@@ -33,13 +33,13 @@ cdef class AnswerMaker:
 
     cdef object make(
         self, InferenceResponse response, tuple names, long batch_size, str request_id,
-        Py_ssize_t held, bint wants_arrays,
+        Py_ssize_t held, bint wants_arrays, bint share,
     ):
         """An `InferenceResponse` for the caller, or the exception to raise there.
 
         `names` are the outputs that were asked for. `held` is how often the runtime holds
         `response`, 0 if the model may. With `wants_arrays` the answer may also be the dict of
-        arrays by name.
+        arrays by name. With `share` nothing is copied.
         """
         cdef reply.InferenceResponse answer
         cdef dict payloads = {}
@@ -66,7 +66,7 @@ cdef class AnswerMaker:
                 payload = tensor.device
                 is_plain = False
             else:
-                payload = tensor.hand_over(references, self.share_memory)
+                payload = tensor.hand_over(references, share)
                 if self.output_reshapes is not None and tensor.tensor_name in self.output_reshapes:
                     try:
                         payload = self._reshaped(tensor.tensor_name, payload)

@@ -43,3 +43,4 @@ cdef bint is_exclusive(object array, Py_ssize_t references) noexcept
 cdef object view_of_memory(
     void *data, int ndim, int64_t *dims, int64_t *strides, int data_type, object owner, bint writable
 )
+cdef object array_of_memory(const void *data, int ndim, int64_t *dims, int data_type)

@@ -209,3 +209,12 @@ cdef object view_of_memory(
     )
     np.set_array_base(array, owner)
     return array
+
+
+cdef object array_of_memory(const void *data, int ndim, int64_t *dims, int data_type):
+    """New array with a copy of C-ordered data; not for BYTES."""
+    cdef np.dtype descr = np.PyArray_DescrFromType(_TYPE_NUMBERS[data_type])
+    Py_INCREF(descr)  # stolen by the next call
+    cdef np.ndarray array = new_array(<PyObject *> descr, ndim, <np.npy_intp *> dims, NULL, NULL, 0)
+    memcpy(np.PyArray_DATA(array), data, np.PyArray_NBYTES(array))
+    return array

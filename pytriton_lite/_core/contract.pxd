@@ -1,12 +1,15 @@
 """The contract between the runtime and model code (see contract.pyx)."""
+from libc.stdint cimport int64_t
+
 from pytriton_lite._core.answer cimport AnswerMaker
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.slot cimport CallSlot
 
 # Outcomes of `Contract.run` that are none yet: a response sender answers, or `execute` wants
-# the request again.
+# the request again. LEFT: another process runs on, and `resume` waits for the outcome.
 cdef object PENDING
 cdef object RESCHEDULED
+cdef object LEFT
 
 
 cdef class Contract(AnswerMaker):
@@ -24,8 +27,13 @@ cdef class Contract(AnswerMaker):
     cdef dict pending               # other BLS requests -> future, or None when a thread waits
     cdef bint awaits_coroutine      # `execute` is a coroutine, and its thread waits for it
     cdef unsigned long executions   # calls of `execute` so far
+    # Of one in another process:
+    cdef int64_t deadline_ns        # how long `run` may wait for it; 0: for ever
+    cdef object interrupt           # what a signal handler raised meanwhile; `run` was LEFT for it
 
     cdef object run(self, InferenceRequest request, Py_ssize_t holders, bint wants_arrays)
+    cdef object resume(self)
+    cdef int given_up(self, CallSlot slot, bint is_soft) except -1
     cdef InferenceRequest again(self, InferenceRequest request, Py_ssize_t holders)
     cdef object _execute(self, list requests)
     cdef object _start(self, object coroutine, list requests)

@@ -22,6 +22,7 @@ from pytriton_lite._core.message cimport InferenceRequest, InferenceResponse
 from pytriton_lite._core.sender cimport InferenceResponseSender, make_sender
 from pytriton_lite._core.slot cimport CallSlot
 from pytriton_lite._core.tensor cimport Tensor
+from pytriton_lite.errors import InternalError
 
 cdef extern from *:
     """
@@ -39,6 +40,7 @@ cdef enum:
 
 PENDING = object()
 RESCHEDULED = object()
+LEFT = object()
 
 
 cdef Contract running_contract():
@@ -154,8 +156,17 @@ cdef class Contract(AnswerMaker):
             return self.make(
                 <InferenceResponse> (<list> returned)[0], request.output_names, request.batch_size,
                 request.id, 2 if reference_count(<PyObject *> returned) == 1 else 0, wants_arrays,
+                self.share_memory,
             )
         return self._settle(request, holders, returned, wants_arrays)
+
+    cdef object resume(self):
+        """Wait for the outcome of a `run` that was LEFT."""
+        raise InternalError("nothing was left to wait for")
+
+    cdef int given_up(self, CallSlot slot, bint is_soft) except -1:
+        """The caller of a request that runs here has given it up; model code looks at the slot."""
+        return 0
 
     cdef object _execute(self, list requests):
         try:
@@ -245,7 +256,7 @@ cdef class Contract(AnswerMaker):
         # The list may be one of a subclass, and what that does with its elements is not known.
         return self.make(
             <InferenceResponse> response, request.output_names, request.batch_size, request.id, 0,
-            wants_arrays,
+            wants_arrays, self.share_memory,
         )
 
     cdef object _wait_for_sender(self, InferenceRequest request, Py_ssize_t holders):

@@ -11,7 +11,12 @@ from pytriton_lite._core.sync cimport ptl_queue, ptl_worker
 cdef class Executor:
     cdef ptl_worker worker
     cdef Contract contract
-    cdef CallSlot running           # what a thread instance is executing, or None
+    cdef CallSlot running           # what the instance executes; None of an inline one
+    # Of an instance in another process:
+    cdef CallSlot handed            # what the pump is to run first
+    cdef InferenceRequest left      # whose outcome the pump is to wait for, as `running`
+    cdef int64_t left_ns            # when that began
+    cdef bint is_ended              # the pump is to end
 
 
 cdef class RequestQueue:
@@ -19,6 +24,7 @@ cdef class RequestQueue:
     cdef readonly str model_name
     cdef readonly bint is_inline
     cdef readonly bint is_iterative
+    cdef readonly bint is_remote
     cdef unsigned long sequences    # ids given to requests of iterative models that had none
     cdef readonly VersionStatistics statistics
     cdef list executors
@@ -26,8 +32,11 @@ cdef class RequestQueue:
     cdef int generation             # of the process: a forked child has no worker threads
 
     cdef object call(self, CallSlot slot, int64_t deadline_ns)
-    cdef object _call_inline(self, CallSlot slot, int64_t deadline_ns)
+    cdef object _call_leading(self, CallSlot slot, int64_t deadline_ns)
     cdef object _lead(self, Executor executor, CallSlot slot, int64_t deadline_ns)
+    cdef object _lead_remote(self, Executor executor, CallSlot slot, int64_t deadline_ns)
+    cdef int _hand_over(self, Executor executor) except -1
+    cdef int _pump_slot(self, Executor executor, CallSlot slot) except -1
     cdef object _run_others(self, Executor executor, int budget, CallSlot led)
     cdef object _run_slot(self, Executor executor, CallSlot slot)
     cdef object _run(self, Executor executor, CallSlot slot)

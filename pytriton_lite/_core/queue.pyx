@@ -4,6 +4,11 @@
 There is no dispatcher thread: a caller appends its slot and rings one idle instance, a
 `thread` instance pulls slots until the queue is empty, and an `inline` instance is run by
 the callers themselves. Who waits sleeps on the word of its own slot, see sync.pxd.
+
+An instance in another process is led by the callers, too: the one that holds it talks to the
+process and waits for the answer, so that no other thread of this one has to wake up. Slots
+that no thread waits for, and what a caller leaves behind who gives up, go to the instance's *pump*,
+a thread that sleeps otherwise.
 """
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
@@ -12,7 +17,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 import os
 
-from pytriton_lite._core.contract cimport PENDING, RESCHEDULED, Contract
+from pytriton_lite._core.contract cimport LEFT, PENDING, RESCHEDULED, Contract
 from pytriton_lite._core.deadlock cimport (
     Watch, begin_wait, end_wait, watch_slice_ns, why_stuck,
 )
@@ -73,15 +78,18 @@ cdef class RequestQueue:
         Callers run the instances themselves.
     is_iterative
         A request may be rescheduled; one without a correlation id gets one.
+    is_remote
+        The instances run in other processes.
     """
 
     def __cinit__(self):
         ptl_queue_init(&self.queue)
 
-    def __init__(self, str model_name, *, bint is_inline, bint is_iterative):
+    def __init__(self, str model_name, *, bint is_inline, bint is_iterative, bint is_remote=False):
         self.model_name = model_name
         self.is_inline = is_inline
         self.is_iterative = is_iterative
+        self.is_remote = is_remote
         self.executors = []
         self.statistics = VersionStatistics()
         self.contracts = []
@@ -108,9 +116,11 @@ cdef class RequestQueue:
         cdef bint is_from_model = slot.queue is not None
         slot.node.thread_waits = True
         if self.is_inline:
-            return self._call_inline(slot, deadline_ns)
+            return self._call_leading(slot, deadline_ns)
         if self.generation != ptl_process_generation:
             raise self._forked_error()
+        if self.is_remote:
+            return self._call_leading(slot, deadline_ns)
         slice_ns = signal_slice()
         slot.queued_ns = ptl_now_ns()
         Py_INCREF(slot)  # the queue's
@@ -213,6 +223,8 @@ cdef class RequestQueue:
         while True:
             if ptl_move(&slot.node.word, PTL_QUEUED, PTL_ABANDONED):
                 slot.is_given_up = True
+                if slot.call and slot.runner is not None:
+                    (<Contract> slot.runner).given_up(slot, False)
                 self.statistics.failed(REASON_CANCELED)
                 # A forked child may have inherited a lock that some thread held.
                 if self._is_at_home() and ptl_remove(&self.queue, &slot.node):
@@ -222,6 +234,8 @@ cdef class RequestQueue:
             if ptl_move(&slot.node.word, PTL_RUNNING, PTL_ABANDONED):
                 slot.is_given_up = True
                 slot.notify = None
+                if slot.call:
+                    (<Contract> slot.runner).given_up(slot, False)
                 break
             word = ptl_load(&slot.node.word)
             if word != PTL_QUEUED and word != PTL_RUNNING:
@@ -245,6 +259,8 @@ cdef class RequestQueue:
         While it is queued it is answered with CANCELLED.
         """
         slot.is_given_up = True
+        if slot.call and slot.runner is not None:
+            (<Contract> slot.runner).given_up(slot, True)
         if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
             self.statistics.failed(REASON_CANCELED)
             if ptl_remove(&self.queue, &slot.node):
@@ -322,9 +338,9 @@ cdef class RequestQueue:
             raise interrupt
         return found_idle
 
-    # -- inline ------------------------------------------------------------------------
+    # -- callers that hold an instance -------------------------------------------------
 
-    cdef object _call_inline(self, CallSlot slot, int64_t deadline_ns):
+    cdef object _call_leading(self, CallSlot slot, int64_t deadline_ns):
         cdef int is_closed = 0, state
         cdef ptl_worker *worker = ptl_acquire(&self.queue, &is_closed)
         if worker != NULL:
@@ -346,6 +362,8 @@ cdef class RequestQueue:
     cdef object _lead(self, Executor executor, CallSlot slot, int64_t deadline_ns):
         """Run the slot of this thread on an instance that it holds, then those who queued meanwhile."""
         cdef object outcome
+        if self.is_remote:
+            return self._lead_remote(executor, slot, deadline_ns)
         ptl_store(&slot.node.word, PTL_RUNNING)
         try:
             outcome = self._run(executor, slot)
@@ -366,18 +384,64 @@ cdef class RequestQueue:
             return outcome
         raise outcome
 
+    cdef object _lead_remote(self, Executor executor, CallSlot slot, int64_t deadline_ns):
+        """`_lead` for an instance in another process."""
+        cdef object outcome
+        ptl_store(&slot.node.word, PTL_RUNNING)
+        executor.contract.deadline_ns = deadline_ns
+        executor.running = slot
+        try:
+            outcome = self._run(executor, slot)
+        except BaseException as error:
+            outcome = _defect(executor.contract, error)
+        if outcome is LEFT:
+            # The instance is not free before it has answered, for which its pump waits.
+            interrupt = executor.contract.interrupt
+            executor.contract.interrupt = None
+            self._hand_over(executor)
+            if interrupt is not None:
+                self._withdraw(slot)
+                raise interrupt
+            return self._wait(slot, deadline_ns)
+        executor.running = None
+        if outcome is not PENDING:
+            slot.finish(outcome)  # unless the server stops, and has done it
+        self._run_others(executor, 0, None)
+        return self._wait(slot, deadline_ns)
+
+    cdef int _hand_over(self, Executor executor) except -1:
+        """Give an instance in another process to its pump."""
+        ptl_store(&executor.worker.word, 1)
+        with nogil:
+            ptl_wake(&executor.worker.word)
+        return 0
+
     cdef object _run(self, Executor executor, CallSlot slot):
-        """Run a slot that is RUNNING; its outcome, or PENDING when that goes to the slot later."""
+        """Run a slot that is RUNNING; its outcome, or PENDING when that goes to the slot later.
+
+        LEFT when the instance is in another process and this thread does not wait for it.
+        """
         cdef InferenceRequest request = slot.request
         cdef int64_t began = ptl_now_ns(), ended
-        cdef long batch_size = request.batch_size
-        cdef object outcome
+        cdef long batch_size
+        cdef object outcome = None
+        if executor.left is not None:
+            request = executor.left
+            began = executor.left_ns
+            executor.left = None
+            outcome = executor.contract.resume()
         slot.request = None
         request.slot = slot
         slot.runner = executor.contract
+        batch_size = request.batch_size
         while True:
-            # `request` is the only reference that the runtime holds.
-            outcome = executor.contract.run(request, 1, slot.wants_arrays)
+            if outcome is None:
+                # `request` is the only reference that the runtime holds.
+                outcome = executor.contract.run(request, 1, slot.wants_arrays)
+            if outcome is LEFT:
+                executor.left = request
+                executor.left_ns = began
+                return LEFT
             ended = ptl_now_ns()
             self.statistics.executed(
                 slot.queued_ns or began, began, ended, batch_size, executor.contract.has_failed
@@ -389,7 +453,7 @@ cdef class RequestQueue:
                     slot.queued_ns = began = ended
                     if self._queue_again(slot):
                         return PENDING
-                    slot.request = None
+                    slot.request = outcome = None
                     continue
                 outcome = self._end_again(slot, request)
             if outcome is not PENDING:
@@ -433,6 +497,10 @@ cdef class RequestQueue:
                 break
             slot = <CallSlot> node.owner
             Py_DECREF(slot)  # the queue's reference is ours now, in `slot`
+            if self.is_remote and not slot.node.thread_waits:
+                executor.handed = slot
+                self._hand_over(executor)
+                break
             if budget <= 0 and slot.node.thread_waits:
                 slot.node.executor = <void *> executor
                 if ptl_move(&slot.node.word, PTL_QUEUED, PTL_LEAD):
@@ -489,6 +557,71 @@ cdef class RequestQueue:
         self.queue.worker_count += 1
         self._run_others(executor, LEADER_BUDGET, None)
 
+    def add_remote(self, Executor executor):
+        """Offer an instance in another process to the callers; `pump` must run on a thread for it."""
+        self.executors.append(executor)
+        self.contracts.append(executor.contract)
+        self.queue.worker_count += 1
+        self._hand_over(executor)
+
+    def retire(self, Executor executor):
+        """The process of an instance is gone, or is to go: it gets no more requests."""
+        self.executors.remove(executor)
+        self.contracts.remove(executor.contract)
+        with nogil:
+            ptl_retire(&self.queue, &executor.worker)
+
+    def end_pump(self, Executor executor):
+        """Let the `pump` of an idle instance, or of a retired one, return."""
+        executor.is_ended = True
+        self._hand_over(executor)
+
+    def pump(self, Executor executor):
+        """Run what no thread waits for, on an instance in another process, whenever there is something."""
+        cdef ptl_node *node
+        cdef CallSlot slot
+        while True:
+            with nogil:
+                while ptl_load(&executor.worker.word) == 0:
+                    ptl_sleep(&executor.worker.word, 0, 0, 0)
+            ptl_store(&executor.worker.word, 0)
+            if executor.left is not None:
+                slot = executor.running
+                self._pump_slot(executor, slot)
+            slot = executor.handed
+            executor.handed = None
+            while True:
+                if slot is not None and ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
+                    executor.running = slot
+                    executor.contract.deadline_ns = 0
+                    self._pump_slot(executor, slot)
+                slot = None
+                if executor.is_ended:
+                    return
+                node = ptl_release(&self.queue, &executor.worker)
+                if node == NULL:
+                    break
+                slot = <CallSlot> node.owner
+                Py_DECREF(slot)  # the queue's reference is ours now, in `slot`
+                if slot.node.thread_waits:
+                    slot.node.executor = <void *> executor
+                    if ptl_move(&slot.node.word, PTL_QUEUED, PTL_LEAD):
+                        with nogil:
+                            ptl_wake(&slot.node.word)
+                        break
+                    slot = None
+
+    cdef int _pump_slot(self, Executor executor, CallSlot slot) except -1:
+        cdef object outcome
+        try:
+            outcome = self._run(executor, slot)
+        except BaseException as error:
+            outcome = _defect(executor.contract, error)
+        executor.running = None
+        if outcome is not PENDING:
+            slot.finish_and_wake(outcome)
+        return 0
+
     def serve(self, Executor executor):
         """Pull and run requests on this thread until the queue is closed and empty."""
         cdef ptl_node *node
@@ -529,7 +662,7 @@ cdef class RequestQueue:
     def close(self):
         """Refuse new requests; queued ones are still served, then `serve` returns."""
         with nogil:
-            ptl_close(&self.queue, not self.is_inline)
+            ptl_close(&self.queue, not (self.is_inline or self.is_remote))
 
     def wait_until_idle(self, deadline_ns):
         """Inline: wait until no instance is running and nothing is queued.

@@ -65,6 +65,7 @@ cdef class InferenceResponseSender:
         cdef str fault
         cdef unsigned int flags = 0
         cdef Py_ssize_t given = len(args)
+        cdef bint share
         if given:
             response = args[0]
         elif kwargs:
@@ -84,9 +85,12 @@ cdef class InferenceResponseSender:
         if fault is not None:
             raise TritonModelException(fault)
         if response is not None and ptl_load(&self.slot.node.word) != PTL_ABANDONED:
+            share = self.home.share_memory
+            if flags == 0 and not self.is_streaming and self.home.copies_waiting:
+                share = False
             outcome = self.home.make(
                 <InferenceResponse> response, self.output_names, self.batch_size, self.request_id, 0,
-                self.slot.wants_arrays,
+                self.slot.wants_arrays, share,
             )
         elif response is not None:
             outcome = _DROPPED

@@ -1,5 +1,5 @@
 """Call slots and the buffers of streams (see slot.pyx)."""
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.reply cimport InferenceResponse
@@ -29,10 +29,13 @@ cdef class StreamBuffer:
     cdef bint ends_empty                # ended by a FINAL of its own
     cdef bint is_discarded              # nobody reads any more
     cdef Py_ssize_t pushed              # responses so far
+    cdef Py_ssize_t popped, report_at   # responses read, and how many of them to report next
+    cdef object report                  # called with `popped`, for a sender in another process; or None
 
     cdef int push(self, InferenceResponse response, bint is_last, bint may_overflow) except -1
     cdef int end(self) except -1
     cdef int discard(self) except -1
+    cdef int report_reading(self, object report) except -1
     cdef int set_limit(self, Py_ssize_t limit) except -1
     cdef bint _free_senders(self) noexcept
     cdef int wait_for_room(self) except -1
@@ -55,6 +58,7 @@ cdef class CallSlot:
     cdef object queue               # RequestQueue of a BLS request; None of all others
     cdef bint has_reader            # who holds `stream`, so that it is dropped here at the end
     cdef bint is_given_up           # by the caller, or failed by a server that stops
+    cdef uint64_t call              # its number in the process of its instance; 0 in this one
 
     cdef object result(self)
     cdef bint finish(self, object outcome) except -1

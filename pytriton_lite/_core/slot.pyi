@@ -1,9 +1,11 @@
 from collections.abc import Callable
 from typing import final
 
+from typing_extensions import disjoint_base
+
 from pytriton_lite._core.reply import InferenceResponse
 
-@final
+@disjoint_base
 class StreamBuffer:
     def __init__(self, limit: int = 0) -> None: ...
     @property

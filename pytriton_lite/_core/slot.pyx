@@ -57,7 +57,6 @@ def _after_fork():
 os.register_at_fork(after_in_child=_after_fork)
 
 
-@cython.final
 cdef class StreamBuffer:
     """Responses of one stream that were sent and not read yet, in order.
 
@@ -188,6 +187,7 @@ cdef class StreamBuffer:
         ptl_store(&self.room, self.room + 1)
         ptl_store(&self.arrivals, self.arrivals + 1)
         ptl_unlock(&self.lock)
+        self.report = None
         while self.pop() is not None:
             pass
         notify = self.notify if is_armed else None
@@ -196,6 +196,15 @@ cdef class StreamBuffer:
         ptl_wake(&self.arrivals)
         if notify is not None:
             self._arrived(False, notify)
+        return 0
+
+    cdef int report_reading(self, object report) except -1:
+        """Have `report(n)` called from time to time with the number of responses read so far.
+
+        What a sender in another process sends beyond the limit it has to hold back itself.
+        """
+        self.report = report
+        self.report_at = self.popped + (self.limit + 1) // 2
         return 0
 
     cdef int set_limit(self, Py_ssize_t limit) except -1:
@@ -224,6 +233,7 @@ cdef class StreamBuffer:
         """The next response, or None when none is there."""
         cdef InferenceResponse response = None
         cdef PyObject *taken
+        cdef object report = None
         cdef bint wakes = False
         ptl_lock(&self.lock)
         if self.count:
@@ -232,13 +242,19 @@ cdef class StreamBuffer:
             PyList_SET_ITEM(self.ring, self.head, <PyObject *> None)
             self.head = (self.head + 1) % self.size
             self.count -= 1
+            self.popped += 1
             if 2 * self.count <= self.limit:
                 wakes = self._free_senders()
+            if self.report is not None and self.popped >= self.report_at:
+                report = self.report
+                self.report_at = self.popped + (self.limit + 1) // 2
             ptl_unlock(&self.lock)
             response = <InferenceResponse> taken
             Py_XDECREF(taken)  # the ring's reference
             if wakes:
                 ptl_wake(&self.room)
+            if report is not None:
+                report(self.popped)
             return response
         ptl_unlock(&self.lock)
         return None

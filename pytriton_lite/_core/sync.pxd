@@ -89,6 +89,7 @@ cdef extern from * nogil:
         struct ptl_worker *next_idle;
         void *owner;                /* the instance */
         uint32_t word;              /* 0 asleep, 1 rung */
+        int is_retired;             /* its process is gone: it takes no more requests */
     } ptl_worker;
 
     typedef struct ptl_queue {
@@ -183,13 +184,13 @@ cdef extern from * nogil:
         ptl_unlock(&q->lock);
         return 0;
     }
-    /* Inline caller that is done: the next queued node to run, or NULL and the instance is idle. */
+    /* Caller or pump that is done: the next queued node to run, or NULL and the instance is idle. */
     static inline ptl_node *ptl_release(ptl_queue *q, ptl_worker *w) {
         ptl_node *node;
         int is_watched;
         ptl_lock(&q->lock);
-        node = ptl_unlink_head(q);
-        if (!node) ptl_set_idle(q, w);
+        node = w->is_retired ? NULL : ptl_unlink_head(q);
+        if (!node && !w->is_retired) ptl_set_idle(q, w);
         is_watched = !node && q->is_closed;
         ptl_unlock(&q->lock);
         if (is_watched) ptl_wake(&q->rest);
@@ -211,6 +212,18 @@ cdef extern from * nogil:
             }
         ptl_unlock(&q->lock);
         return found;
+    }
+    /* The instance takes no more requests; who holds it finds out when it gives it back. */
+    static inline void ptl_retire(ptl_queue *q, ptl_worker *w) {
+        ptl_worker **link;
+        ptl_lock(&q->lock);
+        w->is_retired = 1;
+        q->worker_count--;
+        for (link = &q->idle; *link; link = &(*link)->next_idle)
+            if (*link == w) { *link = w->next_idle; w->next_idle = NULL; q->idle_count--; break; }
+        ptl_store(&q->rest, q->rest + 1);
+        ptl_unlock(&q->lock);
+        ptl_wake(&q->rest);
     }
     /* No more requests from now on; workers that sleep come back with NULL. */
     static inline void ptl_close(ptl_queue *q, int wakes_workers) {
@@ -244,6 +257,7 @@ cdef extern from * nogil:
         ptl_worker *next_idle
         void *owner
         uint32_t word
+        bint is_retired
 
     ctypedef struct ptl_queue:
         int is_closed
@@ -269,5 +283,6 @@ cdef extern from * nogil:
     int ptl_push_or_acquire(ptl_queue *q, ptl_node *node, ptl_worker **got)
     ptl_node *ptl_release(ptl_queue *q, ptl_worker *w)
     bint ptl_remove(ptl_queue *q, ptl_node *node)
+    void ptl_retire(ptl_queue *q, ptl_worker *w)
     void ptl_close(ptl_queue *q, int wakes_workers)
     ptl_node *ptl_take_any(ptl_queue *q)

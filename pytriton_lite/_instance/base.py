@@ -50,6 +50,9 @@ class Instance(ABC):
     def wait_loaded(self) -> None:
         """Wait until the instance takes requests; raises what its load raised."""
 
+    def abandon(self) -> None:  # noqa: B027 - most homes can do nothing
+        """Give up what is still running, when `finish` was given its time. Does not wait."""
+
     @abstractmethod
     def finish(self, deadline_ns: int) -> bool:
         """Wait until the instance has served the closed queue and finalized.

@@ -60,6 +60,8 @@ class InstancePlan:
         ``KIND_CPU`` and so on.
     config_json
         Triton's JSON text of the completed configuration.
+    output_names
+        All configured outputs, in order.
     check_outputs
         See `Contract`.
     output_reshapes
@@ -75,6 +77,7 @@ class InstancePlan:
     kind: str
     device_id: int
     config_json: str
+    output_names: tuple[str, ...]
     is_batching: bool
     is_decoupled: bool
     is_iterative: bool
@@ -82,7 +85,25 @@ class InstancePlan:
     check_outputs: Callable[[tuple[str, ...], int, Any], None] | None
     output_reshapes: dict[str, tuple[int, ...]] | None
     metrics: MetricRegistry
-    control: ModelControl
+    control: ModelControl | None
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What differs between the homes of an instance: in this process, or alone in one of its own.
+
+    Attributes
+    ----------
+    make_namespace, make_bls, make_contract
+        Called as `ModuleNamespace`, `BlsCalls` and `Contract`.
+    """
+
+    make_namespace: Callable[..., Any] = ModuleNamespace
+    make_bls: Callable[..., Any] = BlsCalls
+    make_contract: Callable[..., Contract] = Contract
+
+
+IN_PROCESS = Home()
 
 
 class ImportedModel:
@@ -98,6 +119,8 @@ class ImportedModel:
         Where the module's metrics go; None when it can make none.
     control
         The models of the server; None when it cannot reach them.
+    home
+        Where it lives.
 
     Raises
     ------
@@ -112,6 +135,7 @@ class ImportedModel:
         label: str,
         metrics: MetricRegistry | None,
         control: ModelControl | None,
+        home: Home = IN_PROCESS,
     ) -> None:
         self.code = code
         _check_file(code)
@@ -128,9 +152,9 @@ class ImportedModel:
         folders = [code.model_folder]
         if code.backend.folder is not None:
             folders.append(code.backend.folder)
-        self.namespace = ModuleNamespace(label, code.backend.search_path, folders, self._utils)
+        self.namespace = home.make_namespace(label, code.backend.search_path, folders, self._utils)
         self.namespace.scope = scope
-        self.bls = BlsCalls(scope)
+        self.bls = home.make_bls(scope)
         self.namespace.add_builtin(SCOPE_KEY, self.bls)
         try:
             with self.errors():
@@ -202,7 +226,9 @@ def _check_file(code: ModelCode) -> None:
         raise InternalError(f"Python model file not found in '{path}'", model=code.model_name)
 
 
-def auto_complete(code: ModelCode, config_json: str) -> dict[str, Any] | None:
+def auto_complete(
+    code: ModelCode, config_json: str, home: Home = IN_PROCESS
+) -> dict[str, Any] | None:
     """Run `auto_complete_config` on a copy of the module of its own, which is dropped afterwards.
 
     Returns
@@ -218,7 +244,7 @@ def auto_complete(code: ModelCode, config_json: str) -> dict[str, Any] | None:
     # No metrics and no models: on Triton who asks for one here never gets an answer, in the
     # function and in the module's body (observed on 2.51).
     label = f"{code.model_name}_auto_complete"
-    imported = ImportedModel(code, label, metrics=None, control=None)
+    imported = ImportedModel(code, label, metrics=None, control=None, home=home)
     try:
         function = getattr(imported.model_class, "auto_complete_config", None)
         if function is None:
@@ -262,10 +288,10 @@ class LoadedModel:
         A step failed; `finalize` is not called then, as on Triton.
     """
 
-    def __init__(self, plan: InstancePlan, *, is_inline: bool) -> None:
+    def __init__(self, plan: InstancePlan, *, is_inline: bool, home: Home = IN_PROCESS) -> None:
         self._plan = plan
         code = plan.code
-        self._imported = ImportedModel(code, plan.name, plan.metrics, plan.control)
+        self._imported = ImportedModel(code, plan.name, plan.metrics, plan.control, home)
         self._loop = InstanceLoop(plan.name, self._imported.namespace)
         try:
             with self._imported.errors():
@@ -285,7 +311,7 @@ class LoadedModel:
                 describe=self._imported.describe,
                 loop=self._loop,
             )
-        self.contract = Contract(
+        self.contract = home.make_contract(
             self._model,
             model_name=code.model_name,
             model_version=code.version,

@@ -95,8 +95,10 @@ class _CallAnswer(Answer):
         return self._at_limit
 
 
-class _KnownAnswer(Answer):
-    def __init__(self, refusal: Refusal) -> None:
+class KnownAnswer(Answer):
+    """An answer that is there at once."""
+
+    def __init__(self, refusal: Refusal | None) -> None:
         self._refusal = refusal
 
     @override
@@ -144,7 +146,7 @@ class ReadinessCheck(Readiness):
     def ask(self) -> Answer:
         with self._lock:
             if self._is_closed:
-                return _KnownAnswer(_CLOSED)
+                return KnownAnswer(_CLOSED)
             if self._call is not None:
                 return _CallAnswer(self._call, _SHARED_TIMED_OUT)
             call = _Call()
@@ -157,7 +159,7 @@ class ReadinessCheck(Readiness):
             try:
                 call.thread.start()
             except RuntimeError as error:  # no more threads to be had
-                return _KnownAnswer(Refusal(str(error), InternalError, error))
+                return KnownAnswer(Refusal(str(error), InternalError, error))
             self._call = call
             return _CallAnswer(call, _TIMED_OUT)
 

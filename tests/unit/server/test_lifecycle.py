@@ -453,8 +453,6 @@ def test_options(repository: RepositoryBuilder) -> None:
         ptl.Server()
     with pytest.raises(ptl.InvalidArgumentError, match="execution 'threads' is none of"):
         ptl.Server(repository.models, execution="threads")
-    with pytest.raises(ptl.UnsupportedError, match="'process' is not supported yet"):
-        ptl.Server(repository.models, execution={"m": "process"})
     with pytest.raises(ptl.InvalidArgumentError, match="must be the ONLY startup model"):
         ptl.Server(repository.models, startup_models=["*", "m"])
     with pytest.warns(ptl.CompatibilityWarning, match="'pinned_memory_pool_size' of Triton has no"):

@@ -1,0 +1,132 @@
+"""The program that a stub process runs: one instance, or one run of `auto_complete_config`."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from pytriton_lite._instance.loader import Home, InstancePlan, LoadedModel, auto_complete
+from pytriton_lite._instance.stub_namespace import StubNamespace
+from pytriton_lite._instance.stub_plan import code_of_wire, plan_of_wire
+from pytriton_lite._ipc.exceptions import error_to_wire
+from pytriton_lite._ipc.lifeline import kill_own_group, take_lifeline, watch_lifeline
+from pytriton_lite._ipc.questions import Answerer, Asker
+from pytriton_lite._ipc.segment import Segment
+from pytriton_lite._ipc.stub_contract import StubContract
+from pytriton_lite._ipc.wire import Link, RecordKind
+from pytriton_lite._metrics import MetricRegistry
+from pytriton_lite.errors import TritonError, UnavailableError
+
+SEGMENT_VARIABLE = "PYTRITON_LITE_SEGMENT"
+"""Tells the stub which descriptor is the shared memory."""
+
+STACK_SIGNAL = signal.SIGRTMAX - 1
+"""Makes a stub write the stacks of all its threads to stderr."""
+
+# What a stub whose server is gone has for `finalize`.
+_FINALIZE_S = 10.0
+
+
+def main() -> None:
+    """Run the stub; the server started it."""
+    faulthandler.enable()
+    faulthandler.register(STACK_SIGNAL, all_threads=True)
+    fd = int(os.environ.pop(SEGMENT_VARIABLE))
+    os.set_inheritable(fd, False)
+    link = Link(Segment.attach(fd), is_stub=True)
+    lifeline = take_lifeline()
+    if lifeline is not None:
+        watch_lifeline(lifeline, link.close, grace_s=_FINALIZE_S)
+    sys.argv[:] = [""]
+    try:
+        link.post(RecordKind.STARTED, 0, None, None, aside=False)
+        wire = link.next(aside=False).json()
+        if "plan" in wire:
+            _Stub(link, wire["plan"]).run()
+        else:
+            _complete(link, wire["auto_complete"])
+    except UnavailableError:
+        if not link.is_closed:
+            raise
+        # Nobody reads what this process says. Its children end with it.
+        kill_own_group()
+
+
+def _complete(link: Link, wire: dict[str, Any]) -> None:
+    home = Home(make_namespace=StubNamespace)
+    try:
+        completed = auto_complete(code_of_wire(wire["code"]), wire["config_json"], home)
+    except TritonError as error:
+        link.post(RecordKind.FAILED, 0, None, error_to_wire(error), aside=False)
+    else:
+        link.post(RecordKind.LOADED, 0, None, {"config": completed}, aside=False)
+
+
+class _Stub:
+    """One instance."""
+
+    def __init__(self, link: Link, wire: dict[str, Any]) -> None:
+        self._link = link
+        name = wire["name"]
+        self._asker = Asker(link, wire["code"]["model_name"])
+        self._answerer = Answerer(link, name)
+        self._plan: InstancePlan = plan_of_wire(
+            wire, metrics=MetricRegistry(is_enabled=False), control=None
+        )
+        self._contract: StubContract | None = None
+        self._reader = threading.Thread(target=self._read_aside, name="server", daemon=True)
+
+    def run(self) -> None:
+        """Load the model, serve until the server says stop, and finalize."""
+        self._reader.start()
+        home = Home(make_namespace=StubNamespace, make_contract=self._make_contract)
+        try:
+            model = LoadedModel(self._plan, is_inline=False, home=home)
+        except TritonError as error:
+            self._link.post(RecordKind.FAILED, 0, None, error_to_wire(error), aside=False)
+            return
+        try:
+            self._link.post(
+                RecordKind.LOADED,
+                0,
+                None,
+                {"has_is_ready": model.readiness is not None},
+                aside=False,
+            )
+            assert self._contract is not None
+            self._contract.serve()
+            model.contract.wait_until_answered(0)
+        except UnavailableError:
+            if not self._link.is_closed:
+                raise
+        finally:
+            model.close()
+
+    def _make_contract(self, model: object, **options: Any) -> StubContract:
+        self._contract = StubContract(
+            model, link=self._link, all_outputs=self._plan.output_names, **options
+        )
+        return self._contract
+
+    def _read_aside(self) -> None:
+        def contract() -> StubContract:
+            assert self._contract is not None  # else the server has no calls to speak of
+            return self._contract
+
+        self._link.read_aside(
+            {
+                RecordKind.CANCEL: lambda record: contract().cancelled(record),
+                RecordKind.CREDIT: lambda record: contract().credited(record),
+                RecordKind.REPLY: self._asker.replied,
+                RecordKind.ASK: self._answerer.asked,
+            }
+        )
+        self._asker.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Kinds of records (see wire.pyx for their parts).
+
+::
+
+    ring        kind        call    payload
+    calls       PLAN        0       json: what to load
+                CALL        new     uint8 flags, int64 backlog of the stream, request
+                AGAIN       old     nothing: run a rescheduled request again
+                STOP        0       nothing: finalize and end
+    answers     STARTED     0       json: nothing; the stub is there
+                LOADED      0       json: what the server wants to know of the model
+                FAILED      0       json: the error of the load
+                ANSWER      old     uint8 state, uint8 whether execute failed, then maybe outcome
+    to_stub     CANCEL      old     uint8 whether the request goes on to take responses
+                CREDIT      old     int64 responses read so far
+                REPLY       theirs  to an ASK
+                ASK         new     text, json: a question of the server
+    to_server   RESPONSE    old     uint8 flags, then maybe outcome
+                ASK         new     text, json: a question of the stub
+                TELL        0       text, json: needs no reply
+                REPLY       theirs  to an ASK
+
+`call` is new where it names something that begins with the record.
+"""
+
+cdef enum Kind:
+    PLAN = 1
+    CALL = 2
+    AGAIN = 3
+    STOP = 4
+    LOADED = 5
+    FAILED = 6
+    ANSWER = 7
+    CANCEL = 8
+    CREDIT = 9
+    REPLY = 10
+    ASK = 11
+    RESPONSE = 12
+    TELL = 13
+    STARTED = 14
+
+# Flags of CALL.
+cdef enum:
+    CALL_STREAMS = 1
+
+# States of ANSWER.
+cdef enum:
+    ANSWER_OUTCOME = 0
+    ANSWER_PENDING = 1
+    ANSWER_RESCHEDULED = 2
+
+# Flags of RESPONSE.
+cdef enum:
+    RESPONSE_HOLDS = 1      # there is an outcome in it
+    RESPONSE_ENDS = 2       # the response sender is closed, and the stub forgets the call

@@ -1,0 +1,21 @@
+"""An instance in another process, as this one sees it (see remote.pyx)."""
+from libc.stdint cimport uint64_t
+
+from pytriton_lite._core.contract cimport Contract
+from pytriton_lite._core.slot cimport CallSlot
+from pytriton_lite._ipc.wire cimport Link, Reader
+
+
+cdef class RemoteContract(Contract):
+    cdef Link link
+    cdef tuple all_outputs
+    cdef dict slots                 # call number -> CallSlot, of all that the stub has
+    cdef uint64_t calls             # so far
+    cdef CallSlot current           # whose outcome is waited for on the ring `answers`
+    cdef bint wants_arrays          # of `current`
+    cdef object make_dead_error
+    cdef object on_broken
+
+    cdef object _await(self)
+    cdef object _outcome(self, Reader record)
+    cdef object _lost(self, object error)

@@ -1,0 +1,211 @@
+# cython: language_level=3, freethreading_compatible=True
+"""The server's side of an instance in another process.
+
+A `RemoteContract` takes the place of the `Contract` that runs in the stub. Its `run` sends the
+request and waits for the answer on the thread that calls it. Responses of senders, which come at
+any time, are read by one more thread (`Link.read_aside`).
+
+Everything that comes from the stub is checked; one that breaks the rules is ended.
+"""
+from libc.stdint cimport int64_t, uint64_t
+
+from pytriton_lite._core.contract cimport LEFT, PENDING, RESCHEDULED, Contract
+from pytriton_lite._core.message cimport InferenceRequest
+from pytriton_lite._core.reply cimport InferenceResponse as Reply
+from pytriton_lite._core.slot cimport CallSlot
+from pytriton_lite._core.sync cimport *
+from pytriton_lite._ipc.protocol cimport *
+from pytriton_lite._ipc.segment import BrokenSegmentError
+from pytriton_lite._ipc.wire cimport Link, Reader, Writer, new_writer
+from pytriton_lite.errors import TritonError
+
+
+cdef class RemoteContract(Contract):
+    """Runs requests on the stub at the other end of `link`.
+
+    Parameters
+    ----------
+    link
+        The server's end.
+    model_name, model_version, instance_name, model_file, is_decoupled, is_iterative
+        As of `Contract`.
+    all_outputs
+        Names that a request asks for which names none, in order.
+    make_dead_error
+        ``make_dead_error()`` gives the error for requests that a dead stub had.
+    on_broken
+        ``on_broken(error)`` ends a stub that does not keep the rules.
+    """
+
+    def __init__(
+        self, Link link, *, str model_name, long model_version, str instance_name, str model_file,
+        bint is_decoupled, bint is_iterative, tuple all_outputs, make_dead_error, on_broken,
+    ):
+        self.link = link
+        self.model_name = model_name
+        self.model_version = model_version
+        self.instance_name = instance_name
+        self.model_file = model_file
+        self.is_decoupled = is_decoupled
+        self.is_iterative = is_iterative
+        self.all_outputs = all_outputs
+        self.make_dead_error = make_dead_error
+        self.on_broken = on_broken
+        self.pending = {}
+        self.slots = {}
+
+    # -- execute -----------------------------------------------------------------------
+
+    cdef object run(self, InferenceRequest request, Py_ssize_t holders, bint wants_arrays):
+        cdef CallSlot slot = request.slot
+        cdef Writer record
+        cdef bint is_again = request.home is self and slot.call in self.slots
+        self.has_failed = False
+        self.executions += 1
+        self.wants_arrays = wants_arrays
+        if not is_again:
+            if slot.call:
+                (<RemoteContract> request.home).forget(slot)
+            self.calls += 1
+            slot.call = self.calls
+            self.slots[slot.call] = slot
+            request.home = self
+        self.current = slot
+        try:
+            record = new_writer(self.link)
+            if is_again:
+                self.link.send(record, False, AGAIN, slot.call)
+                return self._await()
+            record.u8(0 if slot.stream is None else CALL_STREAMS)
+            record.i64(0 if slot.stream is None else slot.stream.limit)
+            if slot.stream is not None and slot.stream.limit:
+                slot.stream.report_reading(_Credit(self, slot.call))
+            record.request(request, self.all_outputs)
+            self.link.send(record, False, CALL, slot.call)
+        except TritonError as error:
+            return self._lost(error)
+        if not self.is_iterative:
+            request.tensors = []  # the caller has its arrays back
+        return self._await()
+
+    cdef object resume(self):
+        self.deadline_ns = 0
+        return self._await()
+
+    cdef object _await(self):
+        """Wait for the outcome of `current`."""
+        try:
+            return self._outcome(self.link.receive(False, self.deadline_ns))
+        except TimeoutError:
+            return LEFT
+        except TritonError as error:
+            return self._lost(error)
+        except BaseException as error:  # of a signal handler
+            self.interrupt = error
+            return LEFT
+
+    cdef object _outcome(self, Reader record):
+        cdef CallSlot slot = self.current
+        cdef int state
+        if record.kind != ANSWER or record.call != slot.call:
+            raise BrokenSegmentError(f"a record of kind {record.kind} came in place of an answer")
+        self.current = None
+        state = record.u8()
+        self.has_failed = record.u8()
+        if state == ANSWER_RESCHEDULED:
+            return RESCHEDULED
+        if state == ANSWER_PENDING:
+            if slot.call in self.slots:  # else the sender has answered meanwhile
+                self.open_slots[slot] = None
+            return PENDING
+        self.slots.pop(slot.call, None)
+        outcome = record.outcome(self.model_name, self.model_version)
+        if self.wants_arrays and type(outcome) is Reply and (<Reply> outcome).bfloat16_names is None:
+            return (<Reply> outcome).payloads
+        return outcome
+
+    cdef object _lost(self, object error):
+        """The outcome of a request that could not be sent, or whose answer does not come."""
+        cdef CallSlot slot = self.current
+        self.current = None
+        self.slots.pop(slot.call, None)
+        self.has_failed = True
+        if isinstance(error, BrokenSegmentError):
+            self.on_broken(error)
+        if self.link.is_closed or isinstance(error, BrokenSegmentError):
+            failure = self.make_dead_error()
+            failure.__cause__ = error if isinstance(error, BrokenSegmentError) else None
+            return failure
+        return error
+
+    cdef InferenceRequest again(self, InferenceRequest request, Py_ssize_t holders):
+        return request
+
+    def forget(self, CallSlot slot):
+        """A rescheduled request goes on elsewhere."""
+        if self.slots.pop(slot.call, None) is not None:
+            self.given_up(slot, False)
+
+    cdef int given_up(self, CallSlot slot, bint is_soft) except -1:
+        cdef Writer record
+        try:
+            record = new_writer(self.link)
+            record.u8(is_soft)
+            self.link.send(record, True, CANCEL, slot.call)
+        except TritonError:
+            pass  # it is gone
+        return 0
+
+    # -- what comes at any time --------------------------------------------------------
+
+    def responded(self, Reader record):
+        """RESPONSE: on the thread that reads what comes aside."""
+        cdef CallSlot slot = self.slots.get(record.call)
+        cdef int flags = record.u8()
+        cdef object outcome = None
+        cdef Reply reply
+        if flags & RESPONSE_HOLDS:
+            outcome = record.outcome(self.model_name, self.model_version)
+        if slot is None:
+            return  # the caller has gone
+        if slot.stream is not None and outcome is not None:
+            reply = self.reply_of(outcome, slot.request_id or "")
+            reply.final = record.is_final
+            slot.stream.push(reply, reply.final, True)
+            outcome = None
+        if not flags & RESPONSE_ENDS:
+            return
+        self.slots.pop(record.call, None)
+        # Without an outcome `execute` returns one, and its thread waits for that.
+        if outcome is not None or slot.stream is not None or slot in self.open_slots:
+            slot.finish_and_wake(outcome)
+        self.answered(slot)
+
+    def fail_all(self):
+        """The stub is gone: answer what it had, but for what a thread waits for on the ring."""
+        cdef CallSlot slot
+        for slot in list(self.slots.values()):
+            if slot is not self.current:
+                self.slots.pop(slot.call, None)
+                slot.finish_and_wake(self.make_dead_error())
+                self.answered(slot)
+
+
+cdef class _Credit:
+    """Tells a sender in a stub how many of its responses have been read."""
+
+    cdef RemoteContract contract
+    cdef uint64_t call
+
+    def __cinit__(self, RemoteContract contract, uint64_t call):
+        self.contract = contract
+        self.call = call
+
+    def __call__(self, int64_t count):
+        cdef Writer record
+        try:
+            record = new_writer(self.contract.link)
+            record.i64(count)
+            self.contract.link.send(record, True, CREDIT, self.call)
+        except TritonError:
+            pass  # it is gone

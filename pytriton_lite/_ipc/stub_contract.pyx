@@ -1,0 +1,245 @@
+# cython: language_level=3, freethreading_compatible=True
+"""The stub's side of an instance in a process of its own.
+
+A `StubContract` is the contract itself. It takes its requests from the ring `calls`, one by one,
+and answers into `answers`; what response senders send goes aside. See protocol.pxd.
+
+Memory: inputs belong to the request; one that the model keeps stays as it is, since its block is
+given back when the last array over it goes. Outputs are copied when they are sent, so the model
+may use its arrays anew at once.
+"""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+import threading
+
+from pytriton_lite._core.contract cimport PENDING, RESCHEDULED, Contract
+from pytriton_lite._core.message cimport InferenceRequest
+from pytriton_lite._core.reply cimport InferenceResponse as Reply
+from pytriton_lite._core.slot cimport (
+    STREAM_ENDED, STREAM_FULL, STREAM_OK, CallSlot, StreamBuffer, signal_slice,
+)
+from pytriton_lite._core.sync cimport *
+from pytriton_lite._ipc.protocol cimport *
+from pytriton_lite._ipc.segment import BrokenSegmentError
+from pytriton_lite._ipc.wire cimport Link, Reader, Writer, new_writer
+from pytriton_lite.errors import TritonError, UnavailableError
+
+
+cdef class StubContract(Contract):
+    """`Contract` of the one instance in a stub.
+
+    Parameters
+    ----------
+    link
+        The stub's end.
+    all_outputs
+        Names that a request asks for which names none, in order.
+    """
+
+    def __init__(self, object model, *, Link link, tuple all_outputs, **options):
+        super().__init__(model, **options)
+        self.link = link
+        self.all_outputs = all_outputs
+        self.share_memory = True  # what is sent is copied anyway
+        self.copies_waiting = True
+        self.slots = {}
+        self.parked = {}
+        self.early = set()
+
+    def serve(self):
+        """Run what the server sends, on this thread, until it says STOP or is gone."""
+        cdef Reader record
+        while True:
+            record = self.link.receive(False, 0)
+            if record.kind == CALL:
+                self._call(record)
+            elif record.kind == AGAIN:
+                self._again(record.call)
+            elif record.kind == STOP:
+                return
+            else:
+                raise BrokenSegmentError(f"no record of the server has kind {record.kind}")
+
+    cdef int _call(self, Reader record) except -1:
+        cdef CallSlot slot = CallSlot.__new__(CallSlot)
+        cdef InferenceRequest request
+        cdef int flags = record.u8()
+        cdef int64_t limit = record.i64()
+        slot.call = record.call
+        slot.node.word = PTL_RUNNING
+        slot.runner = self
+        if flags & CALL_STREAMS:
+            slot.stream = _stream(self, record.call, limit)
+        self.slots[record.call] = slot
+        self.newest = record.call
+        if record.call in self.early:
+            self.early.remove(record.call)
+            self.abandon(slot, False)
+        try:
+            request = record.request(self.all_outputs)
+        except TritonError as error:  # no memory, say
+            return self._answer(slot, error)
+        slot.request_id = request.id or None
+        request.slot = slot
+        record = None
+        return self._run_call(request, slot)
+
+    cdef int _run_call(self, InferenceRequest request, CallSlot slot) except -1:
+        # The caller's variable is the only reference that the runtime holds.
+        outcome = self.run(request, 1, False)
+        if outcome is PENDING:
+            return self._state(slot, ANSWER_PENDING)
+        if outcome is RESCHEDULED:
+            self.parked[slot.call] = self.again(request, 1)
+            return self._state(slot, ANSWER_RESCHEDULED)
+        return self._answer(slot, outcome)
+
+    def _again(self, uint64_t call):
+        cdef InferenceRequest request = self.parked.pop(call, None)
+        if request is None:  # given up a moment ago
+            slot = CallSlot.__new__(CallSlot)
+            (<CallSlot> slot).call = call
+            return self._answer(slot, UnavailableError("the request was cancelled"))
+        return self._run_call(request, request.slot)
+
+    def _state(self, CallSlot slot, int state):
+        cdef Writer record = new_writer(self.link)
+        record.u8(state)
+        record.u8(self.has_failed)
+        self.link.send(record, False, ANSWER, slot.call)
+        return 0
+
+    def _answer(self, CallSlot slot, outcome):
+        """Answer with what `execute` returned."""
+        cdef Writer record = new_writer(self.link)
+        self.slots.pop(slot.call, None)
+        slot.runner = None
+        ptl_store(&slot.node.word, PTL_DONE)
+        record.u8(ANSWER_OUTCOME)
+        record.u8(self.has_failed)
+        try:
+            record.outcome(outcome)
+        except TritonError as error:  # a tensor on a device; no room
+            record = new_writer(self.link)
+            record.u8(ANSWER_OUTCOME)
+            record.u8(True)
+            record.outcome(self.failure(str(error), error, slot.request_id or ""))
+        self.link.send(record, False, ANSWER, slot.call)
+        return 0
+
+    # -- response senders --------------------------------------------------------------
+
+    cdef int answered(self, CallSlot slot) except -1:
+        """A response sender is closed: send what it has for a caller who takes one response."""
+        cdef object outcome = None
+        Contract.answered(self, slot)
+        self.slots.pop(slot.call, None)
+        if slot.stream is None and ptl_load(&slot.node.word) == PTL_DONE:
+            outcome = slot.outcome
+            slot.outcome = None
+        return self._respond(slot.call, outcome, True)
+
+    cdef int _respond(self, uint64_t call, object outcome, bint ends) except -1:
+        cdef Writer record = new_writer(self.link)
+        record.u8((RESPONSE_HOLDS if outcome is not None else 0) | (RESPONSE_ENDS if ends else 0))
+        if outcome is not None:
+            try:
+                record.outcome(outcome)
+            except TritonError as error:
+                record = new_writer(self.link)
+                record.u8(RESPONSE_HOLDS | (RESPONSE_ENDS if ends else 0))
+                record.outcome(self.failure(str(error), error, ""))
+        try:
+            self.link.send(record, True, RESPONSE, call)
+        except UnavailableError:
+            pass  # the server is gone, and this process ends in a moment
+        return 0
+
+    # -- what comes at any time --------------------------------------------------------
+
+    def cancelled(self, Reader record):
+        """CANCEL: on the thread that reads what comes aside."""
+        self._cancel(record)
+
+    cdef int _cancel(self, Reader record) except -1:
+        cdef bint is_soft = record.u8()
+        cdef CallSlot slot = self.slots.get(record.call)
+        if slot is not None:
+            self.abandon(slot, is_soft)
+        elif record.call > self.newest:
+            self.early.add(record.call)
+        return 0
+
+    def abandon(self, CallSlot slot, bint is_soft):
+        """The caller has given a request up; the model can see it, and what it sends is dropped."""
+        slot.is_given_up = True
+        if is_soft:
+            return
+        ptl_move(&slot.node.word, PTL_RUNNING, PTL_ABANDONED)
+        if slot.stream is not None:
+            slot.stream.discard()
+        self.parked.pop(slot.call, None)
+
+    def credited(self, Reader record):
+        """CREDIT: on the thread that reads what comes aside."""
+        cdef CallSlot slot = self.slots.get(record.call)
+        cdef int64_t count = record.i64()
+        if slot is not None and slot.stream is not None:
+            (<StubStream> slot.stream).credit(count)
+
+
+cdef class StubStream(StreamBuffer):
+    """Sends responses to the server at once, as many as its reader keeps up with."""
+
+    cdef int push(self, Reply response, bint is_last, bint may_overflow) except -1:
+        with self.order:
+            if self.is_discarded or self.is_ended:
+                return STREAM_ENDED
+            if self.limit and self.pushed - self.credited >= self.limit and not may_overflow:
+                return STREAM_FULL
+            self.pushed += 1
+            response.final = is_last
+            self.home._respond(self.call, response, False)
+            self.is_ended = is_last
+        return STREAM_OK
+
+    cdef int end(self) except -1:
+        ptl_lock(&self.lock)
+        self.is_ended = True
+        ptl_store(&self.room, self.room + 1)
+        ptl_unlock(&self.lock)
+        ptl_wake(&self.room)
+        return 0
+
+    cdef int discard(self) except -1:
+        self.is_discarded = True
+        return self.end()
+
+    cdef int wait_for_room(self) except -1:
+        cdef uint32_t room
+        cdef int64_t slice_ns = signal_slice()
+        ptl_lock(&self.lock)
+        room = self.room
+        if self.is_ended or self.pushed - self.credited < self.limit:
+            ptl_unlock(&self.lock)
+            return 0
+        ptl_unlock(&self.lock)
+        with nogil:
+            ptl_sleep(&self.room, room, 0, slice_ns)
+        return 0
+
+    def credit(self, int64_t count):
+        """The reader has read so many responses by now."""
+        ptl_lock(&self.lock)
+        self.credited = count
+        ptl_store(&self.room, self.room + 1)
+        ptl_unlock(&self.lock)
+        ptl_wake(&self.room)
+
+
+cdef StubStream _stream(StubContract home, uint64_t call, int64_t limit):
+    cdef StubStream made = StubStream(limit)
+    made.home = home
+    made.call = call
+    made.order = threading.Lock()
+    return made

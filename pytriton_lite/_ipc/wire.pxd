@@ -1,0 +1,65 @@
+"""Records of the rings, written and read (see wire.pyx)."""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from pytriton_lite._core.message cimport InferenceRequest
+from pytriton_lite._ipc.arena cimport Arena
+from pytriton_lite._ipc.segment cimport Consumer, Producer, Segment
+
+
+cdef class Link:
+    cdef readonly Segment segment
+    cdef readonly Arena arena           # this side's
+    cdef readonly bint is_stub
+    cdef Producer main_out
+    cdef Consumer main_in
+    cdef Producer side_out
+    cdef Consumer side_in
+    cdef object to_release              # deque of offsets of the other side's blocks that nobody here holds any more
+    cdef readonly bint is_closed
+
+    cdef int send(self, Writer record, bint aside, uint32_t kind, uint64_t call) except -1
+    cdef Reader receive(self, bint aside, int64_t deadline_ns)
+
+
+cdef class Writer:
+    cdef Link link
+    cdef char *data
+    cdef Py_ssize_t size
+    cdef Py_ssize_t capacity
+    cdef list lent                      # blocks of this side's arena that the record hands over
+
+    cdef char *grow(self, Py_ssize_t count) except NULL
+    cdef int u8(self, int value) except -1
+    cdef int u32(self, uint32_t value) except -1
+    cdef int i64(self, int64_t value) except -1
+    cpdef int text(self, str value) except -1
+    cpdef int json(self, object value) except -1
+    cdef int tensor(self, str name, object array, int data_type) except -1
+    cdef int request(self, InferenceRequest request, tuple all_outputs) except -1
+    cdef int outcome(self, object outcome) except -1
+
+
+cdef class Reader:
+    cdef Link link
+    cdef readonly uint32_t kind
+    cdef readonly uint64_t call
+    cdef bytes payload
+    cdef const char *at
+    cdef Py_ssize_t left
+    cdef str name                       # of the last tensor, like the next
+    cdef int data_type
+    cdef readonly bint is_final         # of the last outcome
+
+    cdef const char *take(self, Py_ssize_t count) except NULL
+    cdef int u8(self) except -1
+    cdef uint32_t u32(self) except? 0xFFFFFFFF
+    cdef int64_t i64(self) except? -1
+    cpdef str text(self)
+    cpdef object json(self)
+    cdef object array(self)
+    cdef list tensors(self)
+    cdef InferenceRequest request(self, tuple all_outputs)
+    cdef object outcome(self, str model_name, long model_version)
+
+
+cdef Writer new_writer(Link link)

@@ -1,0 +1,547 @@
+# cython: language_level=3, freethreading_compatible=True
+"""What a server and a stub tell each other: records with tensors in them, and who holds the memory.
+
+A record begins with the offsets of blocks that its sender gives back, so that this costs no record
+of its own. Small tensors lie in the record, larger ones in a block of the sender's arena, which
+belongs to the receiver from then on: the array that it gets there keeps the block.
+
+Layout of a record's payload; numbers are little-endian and not aligned::
+
+    uint32 n, n x uint64        blocks of the receiver's arena that are free again
+    ...                         by kind
+
+    text        uint32 bytes, UTF-8 (surrogates pass)
+    json        text
+    tensor      uint8 data type, uint8 number of dims, uint8 place, int64 bytes, n x int64 dims,
+                text name, then the data (place 0) or int64 offset (place 1)
+    request     int64 batch size, uint32 flags, text id, json of what few requests have,
+                uint32 n, n x tensor
+    outcome     uint8: 0 response, 1 error; then text id and, of a response, uint8 final, json of its
+                parameters, uint32 n, n x tensor; of an error json
+
+What a record says is checked when it is read, in both directions: who writes may be broken. BYTES
+travel in Triton's serialized form.
+"""
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8String, PyUnicode_DecodeUTF8
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
+
+import collections
+import json as json_module
+import logging
+import struct
+from enum import IntEnum
+
+from pytriton_lite._core.array cimport (
+    DT_BF16, DT_BYTES, DT_COUNT, MAX_NDIM, ArrayView, array_of_memory, describe, item_size, private_copy,
+    view_of_memory,
+)
+from pytriton_lite._core.bytes_tensor import deserialize_bytes_tensor, serialize_byte_tensor
+from pytriton_lite._core.dlpack cimport DLPackTensor
+from pytriton_lite._core.message cimport NO_DETAILS, InferenceRequest, RequestDetails
+from pytriton_lite._core.reply cimport InferenceResponse as Reply
+from pytriton_lite._core.tensor cimport Tensor
+from pytriton_lite._ipc cimport protocol
+from pytriton_lite._ipc.arena cimport Arena, Block
+from pytriton_lite._ipc.arena import borrow
+from pytriton_lite._ipc.exceptions import error_to_wire, error_of_wire
+from pytriton_lite._ipc.segment cimport Consumer, Producer, Segment
+from pytriton_lite._ipc.segment import BrokenSegmentError
+from pytriton_lite.errors import InternalError, UnavailableError, UnsupportedError
+
+cdef object _log = logging.getLogger("pytriton_lite.ipc")
+
+cdef enum:
+    # Up to this size a tensor travels in the record: three copies more, but no block.
+    INLINE_BYTES = 8192
+    FIRST_CAPACITY = 1024
+    # A record whose payload is in a block, since it is too large for a ring.
+    KIND_LARGE = 0x80000000
+
+cdef enum:
+    PLACE_HERE = 0
+    PLACE_ARENA = 1
+
+
+class RecordKind(IntEnum):
+    """Kinds of records that Python code deals with, of protocol.pxd."""
+
+    PLAN = protocol.PLAN
+    STOP = protocol.STOP
+    LOADED = protocol.LOADED
+    FAILED = protocol.FAILED
+    CANCEL = protocol.CANCEL
+    CREDIT = protocol.CREDIT
+    REPLY = protocol.REPLY
+    ASK = protocol.ASK
+    RESPONSE = protocol.RESPONSE
+    TELL = protocol.TELL
+    STARTED = protocol.STARTED
+
+
+cdef class Link:
+    """One side's ends of everything that a server and a stub share.
+
+    Parameters
+    ----------
+    segment
+        The shared memory.
+    is_stub
+        Which side this is.
+    yield_ns
+        How long a reader of the rings `calls` and `answers` looks for a record before it sleeps.
+    """
+
+    def __init__(self, Segment segment, *, bint is_stub, int64_t yield_ns=20_000):
+        self.segment = segment
+        self.is_stub = is_stub
+        self.arena = Arena(segment, of_stub=is_stub)
+        self.to_release = collections.deque()
+        if is_stub:
+            self.main_in = segment.consumer("calls", yield_ns=yield_ns)
+            self.main_out = segment.producer("answers")
+            self.side_in = segment.consumer("to_stub")
+            self.side_out = segment.producer("to_server")
+        else:
+            self.main_out = segment.producer("calls")
+            self.main_in = segment.consumer("answers", yield_ns=yield_ns)
+            self.side_out = segment.producer("to_stub")
+            self.side_in = segment.consumer("to_server")
+
+    def close(self):
+        """The other process is gone: who waits for it gets UnavailableError, now and later."""
+        self.is_closed = True
+        self.main_in.close()
+        self.main_out.close()
+        self.side_in.close()
+        self.side_out.close()
+
+    def post(self, uint32_t kind, uint64_t call, text, data, *, bint aside=True):
+        """Send a text and something that JSON can carry."""
+        cdef Writer record = new_writer(self)
+        if text is not None:
+            record.text(text)
+        record.json(data)
+        self.send(record, aside, kind, call)
+
+    def read_aside(self, dict handlers):
+        """Read what does not wait its turn, on this thread, until the link is closed.
+
+        Parameters
+        ----------
+        handlers
+            Kind of record to ``function(record)``.
+
+        Raises
+        ------
+        BrokenSegmentError
+            The other side does not keep the rules.
+        """
+        cdef Reader record
+        while True:
+            try:
+                record = self.receive(True, 0)
+            except UnavailableError:
+                return
+            function = handlers.get(record.kind)
+            if function is None:
+                raise BrokenSegmentError(f"no record of this side has kind {record.kind}")
+            try:
+                function(record)
+            except BrokenSegmentError:
+                raise
+            except Exception:
+                _log.exception("a record of kind %d could not be dealt with; please report this", record.kind)
+
+    def next(self, *, bint aside, int64_t deadline_ns=0):
+        """`receive` for Python code."""
+        return self.receive(aside, deadline_ns)
+
+    cdef int send(self, Writer record, bint aside, uint32_t kind, uint64_t call) except -1:
+        """Put a record into a ring; its blocks belong to the other side if this does not raise."""
+        cdef Producer ring = self.side_out if aside else self.main_out
+        cdef Writer outer
+        cdef Block block
+        if record.size > ring.largest:
+            block = self.arena.allocate(record.size)
+            if block is None:
+                raise _no_room(record.size)
+            memcpy(block.memory, record.data, record.size)
+            outer = new_writer(self)
+            outer.lent = record.lent
+            outer.lent.append(block)
+            outer.i64(record.size)
+            outer.i64(block.offset)
+            record = outer
+            kind |= KIND_LARGE
+        ring.put(kind, call, record.data, record.size, 0)
+        for block in record.lent:
+            block.hand_over()
+        record.lent.clear()
+        return 0
+
+    cdef Reader receive(self, bint aside, int64_t deadline_ns):
+        """Take the next record; see `Consumer.pull` for what it raises."""
+        cdef Reader made = Reader.__new__(Reader)
+        cdef Consumer ring = self.side_in if aside else self.main_in
+        cdef int64_t size
+        cdef Block block
+        made.link = self
+        made.kind, made.call, payload = ring.pull(deadline_ns=deadline_ns)
+        made.open(payload)
+        if made.kind & KIND_LARGE:
+            made.kind &= ~<uint32_t> KIND_LARGE
+            size = made.i64()
+            block = self.borrowed(made.i64(), size)
+            made.open(PyBytes_FromStringAndSize(block.memory, size))
+        return made
+
+    def borrowed(self, int64_t offset, int64_t size):
+        """A block that the other side handed over."""
+        if offset < 0 or size < 0:
+            raise BrokenSegmentError(f"no block of {size} bytes is at offset {offset}")
+        # Appending takes no lock: a block may go at any time, in the middle of anything.
+        return borrow(
+            self.segment, offset, size, of_stub=not self.is_stub, release=self.to_release.append
+        )
+
+
+cdef object _no_room(int64_t size):
+    return InternalError(f"there is no room for {size} bytes in the memory shared with the stub process")
+
+
+cdef Writer new_writer(Link link):
+    cdef Writer made = Writer.__new__(Writer)
+    cdef Py_ssize_t count
+    made.link = link
+    made.lent = []
+    count = len(link.to_release)
+    made.u32(count)
+    while count:
+        count -= 1
+        made.i64(link.to_release.popleft())
+    return made
+
+
+@cython.final
+@cython.freelist(8)
+cdef class Writer:
+    """A record in the making."""
+
+    def __dealloc__(self):
+        free(self.data)
+
+    cdef char *grow(self, Py_ssize_t count) except NULL:
+        """Place for `count` bytes more."""
+        cdef char *place
+        cdef Py_ssize_t capacity = self.capacity
+        if self.size + count > capacity:
+            capacity = max(2 * capacity, self.size + count, FIRST_CAPACITY)
+            place = <char *> realloc(self.data, capacity)
+            if place == NULL:
+                raise MemoryError
+            self.data = place
+            self.capacity = capacity
+        place = self.data + self.size
+        self.size += count
+        return place
+
+    cdef int u8(self, int value) except -1:
+        self.grow(1)[0] = <char> value
+        return 0
+
+    cdef int u32(self, uint32_t value) except -1:
+        memcpy(self.grow(4), &value, 4)
+        return 0
+
+    cdef int i64(self, int64_t value) except -1:
+        memcpy(self.grow(8), &value, 8)
+        return 0
+
+    cpdef int text(self, str value) except -1:
+        cdef bytes encoded
+        try:
+            encoded = PyUnicode_AsUTF8String(value)
+        except UnicodeEncodeError:
+            encoded = value.encode("utf-8", "surrogatepass")
+        self.u32(<uint32_t> PyBytes_GET_SIZE(encoded))
+        memcpy(self.grow(PyBytes_GET_SIZE(encoded)), PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
+        return 0
+
+    cpdef int json(self, object value) except -1:
+        if value is None:
+            return self.u32(0)
+        return self.text(json_module.dumps(value))
+
+    cdef int tensor(self, str name, object array, int data_type) except -1:
+        """Append a tensor; its data is copied. `array` is as `Tensor.wire`."""
+        cdef ArrayView view
+        cdef int64_t size
+        cdef int i
+        cdef Block block = None
+        cdef bytes serialized = None
+        cdef const char *data
+        cdef char *to
+        if type(array) is DLPackTensor:
+            raise UnsupportedError(
+                f"tensor '{name}' is on a device: only tensors in CPU memory go to and from a stub process"
+            )
+        if not describe(array, &view):
+            raise InternalError(f"tensor '{name}' holds no array")
+        if not view.is_contiguous:
+            array = private_copy(array)
+            describe(array, &view)
+        if data_type == DT_BYTES:
+            serialized = serialize_byte_tensor(array) or b""
+            data = PyBytes_AS_STRING(serialized)
+            size = PyBytes_GET_SIZE(serialized)
+        else:
+            data = <const char *> view.data
+            size = item_size(data_type)
+            for i in range(view.ndim):
+                size *= view.dims[i]
+        self.u8(data_type)
+        self.u8(view.ndim)
+        if size > INLINE_BYTES:
+            block = self.link.arena.allocate(size)
+            if block is None:
+                raise _no_room(size)
+            self.lent.append(block)
+        self.u8(PLACE_HERE if block is None else PLACE_ARENA)
+        self.i64(size)
+        memcpy(self.grow(8 * view.ndim), view.dims, 8 * view.ndim)
+        self.text(name)
+        if block is None:
+            memcpy(self.grow(size), data, size)
+        else:
+            self.i64(block.offset)
+            to = block.memory
+            with nogil:
+                memcpy(to, data, size)
+        return 0
+
+    cdef int request(self, InferenceRequest request, tuple all_outputs) except -1:
+        """Append a request. What it asks for is left out if it is `all_outputs`."""
+        cdef RequestDetails details = request.details
+        cdef Tensor tensor
+        self.i64(request.batch_size)
+        self.u32(request.request_flags)
+        self.text(request.id)
+        if details is NO_DETAILS and request.output_names is all_outputs:
+            self.u32(0)
+        else:
+            self.json(_rare_of(request, all_outputs))
+        self.u32(len(request.tensors))
+        for tensor in request.tensors:
+            self.tensor(
+                tensor.tensor_name, tensor.wire if tensor.device is None else tensor.device, tensor.data_type
+            )
+        return 0
+
+    cdef int outcome(self, object outcome) except -1:
+        cdef Reply reply
+        if type(outcome) is not Reply or (<Reply> outcome).error is not None:
+            if type(outcome) is Reply:
+                reply = outcome
+                self.u8(1)
+                self.text(reply.request_id)
+                self.u8(reply.final)
+                return self.json(error_to_wire(reply.error))
+            self.u8(1)
+            self.text(getattr(outcome, "request_id", None) or "")
+            self.u8(1)
+            return self.json(error_to_wire(outcome))
+        reply = outcome
+        self.u8(0)
+        self.text(reply.request_id)
+        self.u8(reply.final)
+        self.json(reply.parameter_values or None)
+        self.u32(len(reply.payloads))
+        for name, payload in reply.payloads.items():
+            self.tensor(name, payload, reply.type_number_of(name))
+        return 0
+
+
+cdef dict _rare_of(InferenceRequest request, tuple all_outputs):
+    """What few requests have, as JSON can carry it."""
+    cdef RequestDetails details = request.details
+    cdef dict rare = {}
+    if request.output_names != all_outputs:
+        rare["outputs"] = request.output_names
+    if details.correlation != 0:
+        rare["correlation"] = details.correlation
+    if details.timeout_us:
+        rare["timeout"] = details.timeout_us
+    if details.priority:
+        rare["priority"] = details.priority
+    if details.parameters:
+        rare["parameters"] = details.parameters
+    if details.is_self_made:
+        rare["model"] = details.target_model
+        rare["version"] = details.target_version
+    return rare or None
+
+
+@cython.final
+@cython.freelist(8)
+cdef class Reader:
+    """A record that came, and what of it was not read yet."""
+
+    def open(self, bytes payload):
+        """Begin to read: take back what the other side gives back."""
+        cdef uint32_t count
+        self.payload = payload
+        self.at = PyBytes_AS_STRING(payload)
+        self.left = PyBytes_GET_SIZE(payload)
+        count = self.u32()
+        while count:
+            self.link.arena.release(<uint64_t> self.i64())
+            count -= 1
+
+    cdef const char *take(self, Py_ssize_t count) except NULL:
+        cdef const char *here = self.at
+        if count < 0 or count > self.left:
+            raise BrokenSegmentError(f"a record ends {count - self.left} bytes too early")
+        self.at += count
+        self.left -= count
+        return here
+
+    cdef int u8(self) except -1:
+        return <uint8_t> self.take(1)[0]
+
+    cdef uint32_t u32(self) except? 0xFFFFFFFF:
+        cdef uint32_t value
+        memcpy(&value, self.take(4), 4)
+        return value
+
+    cdef int64_t i64(self) except? -1:
+        cdef int64_t value
+        memcpy(&value, self.take(8), 8)
+        return value
+
+    cpdef str text(self):
+        cdef uint32_t count = self.u32()
+        try:
+            return PyUnicode_DecodeUTF8(self.take(count), count, "surrogatepass")
+        except UnicodeDecodeError as error:
+            raise BrokenSegmentError("a record holds text that is no UTF-8") from error
+
+    cpdef object json(self):
+        cdef str text = self.text()
+        if not text:
+            return None
+        try:
+            return json_module.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise BrokenSegmentError("a record holds text that is no JSON") from error
+
+    cdef object array(self):
+        """The next tensor: its array, whose memory belongs to who reads; sets `name` and `data_type`."""
+        cdef int64_t[64] dims
+        cdef int i, data_type, ndim, place
+        cdef int64_t size, expected, count = 1
+        cdef const char *data
+        cdef object array
+        cdef Block block
+        data_type = self.data_type = self.u8()
+        ndim = self.u8()
+        place = self.u8()
+        size = self.i64()
+        if not 0 < data_type < DT_COUNT or ndim > MAX_NDIM:
+            raise BrokenSegmentError(f"no tensor has data type {data_type} and {ndim} dims")
+        memcpy(dims, self.take(8 * ndim), 8 * ndim)
+        self.name = self.text()
+        for i in range(ndim):
+            if dims[i] < 0 or (dims[i] and count > (<int64_t> 1 << 60) // dims[i]):
+                raise BrokenSegmentError(f"no tensor has shape {[dims[j] for j in range(ndim)]}")
+            count *= dims[i]
+        expected = size if data_type == DT_BYTES else count * item_size(data_type)
+        if size < 0 or size != expected:
+            raise BrokenSegmentError(f"tensor '{self.name}' needs {expected} bytes, and {size} came")
+        if place == PLACE_HERE:
+            data = self.take(size)
+            if data_type != DT_BYTES:
+                return array_of_memory(data, ndim, dims, data_type)
+            encoded = PyBytes_FromStringAndSize(data, size)
+        else:
+            block = self.link.borrowed(self.i64(), size)
+            if data_type != DT_BYTES:
+                return view_of_memory(block.memory, ndim, dims, NULL, data_type, block, True)
+            encoded = PyBytes_FromStringAndSize(block.memory, size)
+        try:
+            array = deserialize_bytes_tensor(encoded)
+        except struct.error as error:
+            raise BrokenSegmentError(f"tensor '{self.name}' holds no BYTES elements: {error}") from error
+        if array.size != count:
+            raise BrokenSegmentError(f"tensor '{self.name}' needs {count} elements, and {array.size} came")
+        return array.reshape([dims[i] for i in range(ndim)])
+
+    cdef list tensors(self):
+        """Tensors for model code, which owns their memory: `as_numpy()` gives it without a copy."""
+        cdef uint32_t count = self.u32()
+        cdef list made = []
+        cdef Tensor tensor
+        while count:
+            count -= 1
+            tensor = Tensor.__new__(Tensor)
+            tensor.wire = self.array()
+            tensor.tensor_name = self.name
+            tensor.data_type = self.data_type
+            if tensor.data_type != DT_BF16:
+                tensor.shown = tensor.wire
+            made.append(tensor)
+        return made
+
+    cdef InferenceRequest request(self, tuple all_outputs):
+        """A request; `all_outputs` are the names that it asks for if it says nothing of them."""
+        cdef InferenceRequest made = InferenceRequest.__new__(InferenceRequest)
+        cdef RequestDetails details
+        made.batch_size = self.i64()
+        made.request_flags = self.u32()
+        made.id = self.text()
+        made.output_names = all_outputs
+        rare = self.json()
+        if rare is not None:
+            made.output_names = tuple(rare.get("outputs", all_outputs))
+            details = RequestDetails.__new__(RequestDetails)
+            details.correlation = rare.get("correlation", 0)
+            details.timeout_us = rare.get("timeout", 0)
+            details.priority = rare.get("priority", 0)
+            details.parameters = rare.get("parameters")
+            if "model" in rare:
+                details.is_self_made = True
+                details.target_model = rare["model"]
+                details.target_version = rare["version"]
+            made.details = details
+        made.tensors = self.tensors()
+        return made
+
+    cdef object outcome(self, str model_name, long model_version):
+        """What `Writer.outcome` wrote, a `Reply` or an exception; sets `is_final`."""
+        cdef Reply reply
+        cdef uint32_t count
+        cdef int is_error = self.u8()
+        cdef str request_id = self.text()
+        self.is_final = self.u8()
+        if is_error:
+            return error_of_wire(self.json(), model_name, request_id or None)
+        reply = Reply.__new__(Reply)
+        reply.request_id = request_id
+        reply.final = self.is_final
+        reply.parameter_values = self.json()
+        reply.model_name = model_name
+        reply.model_version = model_version
+        reply.payloads = {}
+        count = self.u32()
+        while count:
+            count -= 1
+            array = self.array()
+            reply.payloads[self.name] = array
+            if self.data_type == DT_BF16:
+                if reply.bfloat16_names is None:
+                    reply.bfloat16_names = set()
+                reply.bfloat16_names.add(self.name)
+        return reply
