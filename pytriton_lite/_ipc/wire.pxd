@@ -48,6 +48,7 @@ cdef class Reader:
     cdef Py_ssize_t left
     cdef str name                       # of the last tensor, like the next
     cdef int data_type
+    cdef bint is_view
     cdef readonly bint is_final         # of the last outcome
 
     cdef const char *take(self, Py_ssize_t count) except NULL
@@ -56,7 +57,7 @@ cdef class Reader:
     cdef int64_t i64(self) except? -1
     cpdef str text(self)
     cpdef object json(self)
-    cdef object array(self)
+    cdef object array(self, bint may_view)
     cdef list tensors(self)
     cdef InferenceRequest request(self, tuple all_outputs)
     cdef object outcome(self, str model_name, long model_version)

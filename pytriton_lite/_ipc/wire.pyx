@@ -438,8 +438,11 @@ cdef class Reader:
         except (ValueError, RecursionError) as error:
             raise BrokenSegmentError("a record holds text that is no JSON") from error
 
-    cdef object array(self):
-        """The next tensor: its array, whose memory belongs to who reads; sets `name` and `data_type`."""
+    cdef object array(self, bint may_view):
+        """The next tensor: its array, whose memory belongs to who reads; sets `name` and `data_type`.
+
+        With `may_view` it may also be a read-only view of the record; then `is_view` is set.
+        """
         cdef int64_t[64] dims
         cdef int i, data_type, ndim, place
         cdef int64_t size, expected, count = 1
@@ -454,6 +457,7 @@ cdef class Reader:
             raise BrokenSegmentError(f"no tensor has data type {data_type} and {ndim} dims")
         memcpy(dims, self.take(8 * ndim), 8 * ndim)
         self.name = self.text()
+        self.is_view = False
         for i in range(ndim):
             if dims[i] < 0 or (dims[i] and count > (<int64_t> 1 << 60) // dims[i]):
                 raise BrokenSegmentError(f"no tensor has shape {[dims[j] for j in range(ndim)]}")
@@ -464,6 +468,9 @@ cdef class Reader:
         if place == PLACE_HERE:
             data = self.take(size)
             if data_type != DT_BYTES:
+                self.is_view = may_view
+                if may_view:
+                    return view_of_memory(<void *> data, ndim, dims, NULL, data_type, self.payload, False)
                 return array_of_memory(data, ndim, dims, data_type)
             encoded = PyBytes_FromStringAndSize(data, size)
         else:
@@ -480,17 +487,22 @@ cdef class Reader:
         return array.reshape([dims[i] for i in range(ndim)])
 
     cdef list tensors(self):
-        """Tensors for model code, which owns their memory: `as_numpy()` gives it without a copy."""
+        """Tensors for model code, as inputs of a request.
+
+        A small one is as in process: `as_numpy()` gives a private copy. Of one in a block it gives
+        the memory itself, which nobody else uses.
+        """
         cdef uint32_t count = self.u32()
         cdef list made = []
         cdef Tensor tensor
         while count:
             count -= 1
             tensor = Tensor.__new__(Tensor)
-            tensor.wire = self.array()
+            tensor.wire = self.array(True)
             tensor.tensor_name = self.name
             tensor.data_type = self.data_type
-            if tensor.data_type != DT_BF16:
+            tensor.is_foreign = self.is_view
+            if not self.is_view and tensor.data_type != DT_BF16 and tensor.data_type != DT_BYTES:
                 tensor.shown = tensor.wire
             made.append(tensor)
         return made
@@ -538,7 +550,7 @@ cdef class Reader:
         count = self.u32()
         while count:
             count -= 1
-            array = self.array()
+            array = self.array(False)
             reply.payloads[self.name] = array
             if self.data_type == DT_BF16:
                 if reply.bfloat16_names is None:
