@@ -33,18 +33,17 @@ cdef class AnswerMaker:
 
     cdef object make(
         self, InferenceResponse response, tuple names, long batch_size, str request_id,
-        Py_ssize_t held, bint wants_arrays,
+        Py_ssize_t held, int form,
     ):
-        """An `InferenceResponse` for the caller, or the exception to raise there.
+        """What the caller gets, see `FORM_REPLY`, or the exception to raise there.
 
         `names` are the outputs that were asked for. `held` is how often the runtime holds
-        `response`, 0 if the model may. With `wants_arrays` the answer may also be the dict of
-        arrays by name.
+        `response`, 0 if the model may.
         """
         cdef reply.InferenceResponse answer
-        cdef dict payloads = {}
+        cdef dict payloads
         cdef set bfloat16_names = None
-        cdef bint is_plain = wants_arrays
+        cdef bint is_plain = form == FORM_ARRAYS
         cdef Tensor tensor
         cdef Py_ssize_t references
         cdef object payload
@@ -61,17 +60,21 @@ cdef class AnswerMaker:
                 return error
         # A tensor is held by the response's list and the loop variable, if only we hold the response.
         references = 2 if reference_count(<PyObject *> response) <= held else 0
+        if form == FORM_RESPONSE:
+            try:
+                return self._for_model(response, references)
+            except ValueError as error:
+                return self.failure(str(error), error, request_id)
+        payloads = {}
         for tensor in response.tensors:
             if tensor.device is not None:
                 payload = tensor.device
                 is_plain = False
             else:
-                payload = tensor.hand_over(references, self.share_memory)
-                if self.output_reshapes is not None and tensor.tensor_name in self.output_reshapes:
-                    try:
-                        payload = self._reshaped(tensor.tensor_name, payload)
-                    except ValueError as error:
-                        return self.failure(str(error), error, request_id)
+                try:
+                    payload = self._payload(tensor, references)
+                except ValueError as error:
+                    return self.failure(str(error), error, request_id)
                 if tensor.data_type == DT_BF16:
                     is_plain = False
                     if bfloat16_names is None:
@@ -89,6 +92,54 @@ cdef class AnswerMaker:
         answer.model_name = self.model_name
         answer.model_version = self.model_version
         return answer
+
+    cdef object _payload(self, Tensor tensor, Py_ssize_t references):
+        """The caller's data of a tensor in CPU memory; ValueError when ``reshape`` does not fit it."""
+        payload = tensor.hand_over(references, self.share_memory)
+        if self.output_reshapes is not None and tensor.tensor_name in self.output_reshapes:
+            return self._reshaped(tensor.tensor_name, payload)
+        return payload
+
+    cdef InferenceResponse _for_model(self, InferenceResponse response, Py_ssize_t references):
+        """The answer for the code of another model, which sees private copies as of its inputs.
+
+        The response goes over as it is where nobody else can reach it, which is most often.
+        """
+        cdef InferenceResponse made
+        cdef Tensor tensor, given, other
+        cdef list tensors = []
+        cdef bint is_same = references > 0
+        for tensor in response.tensors:
+            given = None
+            for other in tensors:
+                if other.tensor_name == tensor.tensor_name:
+                    given = other  # sent twice: the first one counts
+            if given is not None:
+                is_same = False
+                continue
+            payload = tensor.device if tensor.device is not None else self._payload(tensor, references)
+            # `hand_over` gives the array itself, if it is not shared, where it is nobody else's.
+            if (references > 0 and not self.share_memory and payload is tensor.wire
+                    and payload is not None):
+                tensor.shown = None
+                tensor.spare = None
+                tensors.append(tensor)
+                continue
+            is_same = False
+            given = Tensor.__new__(Tensor)
+            given.tensor_name = tensor.tensor_name
+            given.data_type = tensor.data_type
+            if tensor.device is not None:
+                given.device = tensor.device
+            else:
+                given.wire = payload
+            tensors.append(given)
+        if is_same:
+            return response
+        made = InferenceResponse.__new__(InferenceResponse)
+        made.tensors = tensors
+        made.parameter_values = response.parameter_values
+        return made
 
     def _reshaped(self, str name, payload):
         """Turn the model's shape back into the dims that the client sees."""

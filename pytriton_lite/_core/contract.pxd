@@ -25,12 +25,12 @@ cdef class Contract(AnswerMaker):
     cdef bint awaits_coroutine      # `execute` is a coroutine, and its thread waits for it
     cdef unsigned long executions   # calls of `execute` so far
 
-    cdef object run(self, InferenceRequest request, Py_ssize_t holders, bint wants_arrays)
+    cdef object run(self, InferenceRequest request, Py_ssize_t holders, int form)
     cdef InferenceRequest again(self, InferenceRequest request, Py_ssize_t holders)
     cdef object _execute(self, list requests)
     cdef object _start(self, object coroutine, list requests)
     cdef object _settle(
-        self, InferenceRequest request, Py_ssize_t holders, object returned, bint wants_arrays
+        self, InferenceRequest request, Py_ssize_t holders, object returned, int form
     )
     cdef object _wait_for_sender(self, InferenceRequest request, Py_ssize_t holders)
     cdef object _fail(self, InferenceRequest request, Py_ssize_t holders, object failure)

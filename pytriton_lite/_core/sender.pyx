@@ -86,7 +86,7 @@ cdef class InferenceResponseSender:
         if response is not None and ptl_load(&self.slot.node.word) != PTL_ABANDONED:
             outcome = self.home.make(
                 <InferenceResponse> response, self.output_names, self.batch_size, self.request_id, 0,
-                self.slot.wants_arrays,
+                self.slot.form,
             )
         elif response is not None:
             outcome = _DROPPED
