@@ -8,6 +8,7 @@ that only the returned list holds, belongs to nobody else. What a response sende
 is copied, since the model goes on running with its variables.
 """
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
 
@@ -23,6 +24,16 @@ from pytriton_lite.errors import InternalError, error_from_code
 
 cdef enum:
     SLICE_NS = 200_000_000
+
+
+cdef bint _is_repeated(list tensors, Py_ssize_t place) except -1:
+    """Whether a tensor before this one has the same name."""
+    cdef str name = (<Tensor> tensors[place]).tensor_name
+    cdef Py_ssize_t i
+    for i in range(place):
+        if (<Tensor> tensors[i]).tensor_name == name:
+            return True
+    return False
 
 
 cdef class AnswerMaker:
@@ -106,38 +117,36 @@ cdef class AnswerMaker:
         The response goes over as it is where nobody else can reach it, which is most often.
         """
         cdef InferenceResponse made
-        cdef Tensor tensor, given, other
-        cdef list tensors = []
-        cdef bint is_same = references > 0
-        for tensor in response.tensors:
-            given = None
-            for other in tensors:
-                if other.tensor_name == tensor.tensor_name:
-                    given = other  # sent twice: the first one counts
-            if given is not None:
-                is_same = False
-                continue
-            payload = tensor.device if tensor.device is not None else self._payload(tensor, references)
-            # `hand_over` gives the array itself, if it is not shared, where it is nobody else's.
-            if (references > 0 and not self.share_memory and payload is tensor.wire
-                    and payload is not None):
-                tensor.shown = None
-                tensor.spare = None
-                tensors.append(tensor)
-                continue
-            is_same = False
-            given = Tensor.__new__(Tensor)
-            given.tensor_name = tensor.tensor_name
-            given.data_type = tensor.data_type
-            if tensor.device is not None:
-                given.device = tensor.device
-            else:
-                given.wire = payload
-            tensors.append(given)
-        if is_same:
+        cdef Tensor tensor, given
+        cdef list tensors = None  # while they are those of the response itself
+        cdef Py_ssize_t i
+        cdef object payload
+        for i in range(PyList_GET_SIZE(response.tensors)):
+            tensor = response.tensors[i]
+            payload = given = None
+            if not _is_repeated(response.tensors, i):  # sent twice: the first one counts
+                payload = tensor.device
+                if payload is None:
+                    payload = self._payload(tensor, references)
+                # `hand_over` gives the array itself, if it is not shared, where it is nobody else's.
+                if references > 0 and not self.share_memory and payload is tensor.wire:
+                    tensor.shown = tensor.spare = None
+                    given = tensor
+                else:
+                    given = Tensor.__new__(Tensor)
+                    given.tensor_name = tensor.tensor_name
+                    given.data_type = tensor.data_type
+                    given.device = tensor.device
+                    if tensor.device is None:
+                        given.wire = payload
+            if tensors is None and given is not tensor:
+                tensors = response.tensors[:i]
+            if tensors is not None and given is not None:
+                tensors.append(given)
+        if tensors is None and references > 0:
             return response
         made = InferenceResponse.__new__(InferenceResponse)
-        made.tensors = tensors
+        made.tensors = tensors or []
         made.parameter_values = response.parameter_values
         return made
 
