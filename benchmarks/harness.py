@@ -217,6 +217,23 @@ def latencies(call: Callable[[], object], count: int) -> Callable[[], Figures]:
     return measure
 
 
+def in_turn(calls: Mapping[str, Callable[[], object]], count: int) -> Callable[[], Figures]:
+    """Measure of the medians, in microseconds, of `count` calls of each, one of each in turn."""
+    clock = time.perf_counter_ns
+
+    def measure() -> Figures:
+        times: dict[str, list[int]] = {name: [] for name in calls}
+        for _ in repeat(None, count):
+            for name, call in calls.items():
+                begin = clock()
+                call()
+                times[name].append(clock() - begin)
+        return {name: median(taken) / 1e3 for name, taken in times.items()}
+
+    measure()
+    return measure
+
+
 def throughput(work: Callable[[], int]) -> Callable[[], Figures]:
     """Measure of ``per_s`` of `work`, which returns how many calls it made."""
 

@@ -4,6 +4,13 @@ from libc.stdint cimport uint32_t
 from pytriton_lite._core.message cimport InferenceResponse
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
 from pytriton_lite._core.slot cimport CallSlot
+from pytriton_lite._core.tensor cimport Tensor
+
+# What an answer may be, besides an exception to raise.
+cdef enum:
+    FORM_REPLY = 0          # the public `InferenceResponse`
+    FORM_ARRAYS = 1         # that, or the dict of arrays by name
+    FORM_RESPONSE = 2       # that, or the `InferenceResponse` that model code sees
 
 
 cdef class AnswerMaker:
@@ -22,8 +29,12 @@ cdef class AnswerMaker:
 
     cdef object make(
         self, InferenceResponse response, tuple names, long batch_size, str request_id,
-        Py_ssize_t held, bint wants_arrays, bint share,
+        Py_ssize_t held, int form, bint share,
     )
+    cdef InferenceResponse _for_model(
+        self, InferenceResponse response, Py_ssize_t references, bint share
+    )
+    cdef object _payload(self, Tensor tensor, Py_ssize_t references, bint share)
     cdef object failure(self, str text, object cause, str request_id)
     cdef int answered(self, CallSlot slot) except -1
     cdef bint is_running_here(self) noexcept

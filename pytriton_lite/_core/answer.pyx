@@ -8,6 +8,7 @@ that only the returned list holds, belongs to nobody else. What a response sende
 is copied, since the model goes on running with its variables.
 """
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
 
@@ -25,6 +26,16 @@ cdef enum:
     SLICE_NS = 200_000_000
 
 
+cdef bint _is_repeated(list tensors, Py_ssize_t place) except -1:
+    """Whether a tensor before this one has the same name."""
+    cdef str name = (<Tensor> tensors[place]).tensor_name
+    cdef Py_ssize_t i
+    for i in range(place):
+        if (<Tensor> tensors[i]).tensor_name == name:
+            return True
+    return False
+
+
 cdef class AnswerMaker:
     """What turns responses of one instance into answers, and who waits for them; base of `Contract`."""
 
@@ -33,18 +44,17 @@ cdef class AnswerMaker:
 
     cdef object make(
         self, InferenceResponse response, tuple names, long batch_size, str request_id,
-        Py_ssize_t held, bint wants_arrays, bint share,
+        Py_ssize_t held, int form, bint share,
     ):
-        """An `InferenceResponse` for the caller, or the exception to raise there.
+        """What the caller gets, see `FORM_REPLY`, or the exception to raise there.
 
         `names` are the outputs that were asked for. `held` is how often the runtime holds
-        `response`, 0 if the model may. With `wants_arrays` the answer may also be the dict of
-        arrays by name. With `share` nothing is copied.
+        `response`, 0 if the model may. With `share` nothing is copied.
         """
         cdef reply.InferenceResponse answer
-        cdef dict payloads = {}
+        cdef dict payloads
         cdef set bfloat16_names = None
-        cdef bint is_plain = wants_arrays
+        cdef bint is_plain = form == FORM_ARRAYS
         cdef Tensor tensor
         cdef Py_ssize_t references
         cdef object payload
@@ -61,17 +71,21 @@ cdef class AnswerMaker:
                 return error
         # A tensor is held by the response's list and the loop variable, if only we hold the response.
         references = 2 if reference_count(<PyObject *> response) <= held else 0
+        if form == FORM_RESPONSE:
+            try:
+                return self._for_model(response, references, share)
+            except ValueError as error:
+                return self.failure(str(error), error, request_id)
+        payloads = {}
         for tensor in response.tensors:
             if tensor.device is not None:
                 payload = tensor.device
                 is_plain = False
             else:
-                payload = tensor.hand_over(references, share)
-                if self.output_reshapes is not None and tensor.tensor_name in self.output_reshapes:
-                    try:
-                        payload = self._reshaped(tensor.tensor_name, payload)
-                    except ValueError as error:
-                        return self.failure(str(error), error, request_id)
+                try:
+                    payload = self._payload(tensor, references, share)
+                except ValueError as error:
+                    return self.failure(str(error), error, request_id)
                 if tensor.data_type == DT_BF16:
                     is_plain = False
                     if bfloat16_names is None:
@@ -89,6 +103,54 @@ cdef class AnswerMaker:
         answer.model_name = self.model_name
         answer.model_version = self.model_version
         return answer
+
+    cdef object _payload(self, Tensor tensor, Py_ssize_t references, bint share):
+        """The caller's data of a tensor in CPU memory; ValueError when ``reshape`` does not fit it."""
+        payload = tensor.hand_over(references, share)
+        if self.output_reshapes is not None and tensor.tensor_name in self.output_reshapes:
+            return self._reshaped(tensor.tensor_name, payload)
+        return payload
+
+    cdef InferenceResponse _for_model(
+        self, InferenceResponse response, Py_ssize_t references, bint share
+    ):
+        """The answer for the code of another model, which sees private copies as of its inputs.
+
+        The response goes over as it is where nobody else can reach it, which is most often.
+        """
+        cdef InferenceResponse made
+        cdef Tensor tensor, given
+        cdef list tensors = None  # while they are those of the response itself
+        cdef Py_ssize_t i
+        cdef object payload
+        for i in range(PyList_GET_SIZE(response.tensors)):
+            tensor = response.tensors[i]
+            payload = given = None
+            if not _is_repeated(response.tensors, i):  # sent twice: the first one counts
+                payload = tensor.device
+                if payload is None:
+                    payload = self._payload(tensor, references, share)
+                # `hand_over` gives the array itself, if it is not shared, where it is nobody else's.
+                if references > 0 and not share and payload is tensor.wire:
+                    tensor.shown = tensor.spare = None
+                    given = tensor
+                else:
+                    given = Tensor.__new__(Tensor)
+                    given.tensor_name = tensor.tensor_name
+                    given.data_type = tensor.data_type
+                    given.device = tensor.device
+                    if tensor.device is None:
+                        given.wire = payload
+            if tensors is None and given is not tensor:
+                tensors = response.tensors[:i]
+            if tensors is not None and given is not None:
+                tensors.append(given)
+        if tensors is None and references > 0:
+            return response
+        made = InferenceResponse.__new__(InferenceResponse)
+        made.tensors = tensors or []
+        made.parameter_values = response.parameter_values
+        return made
 
     def _reshaped(self, str name, payload):
         """Turn the model's shape back into the dims that the client sees."""

@@ -6,11 +6,11 @@ from typing_extensions import disjoint_base
 
 from pytriton_lite._core.calls import Endpoint, ServedVersion
 from pytriton_lite._core.contract import Contract
-from pytriton_lite._core.message import InferenceRequest, InferenceResponse
+from pytriton_lite._core.message import InferenceRequest, InferenceResponse, Scope
 from pytriton_lite._core.slot import CallSlot
 
 @disjoint_base
-class BlsScope:
+class BlsScope(Scope):
     def __init__(self, find_endpoint: Callable[[str, int], Endpoint]) -> None: ...
     @property
     def is_open(self) -> bool: ...
@@ -21,9 +21,6 @@ class BlsScope:
     def prepare(
         self, request: InferenceRequest, decoupled: bool
     ) -> tuple[ServedVersion | None, Any]: ...
-    def exec(
-        self, request: InferenceRequest, decoupled: bool
-    ) -> InferenceResponse | ResponseIterator: ...
     def run(
         self, served: ServedVersion, slot: CallSlot
     ) -> InferenceResponse | ResponseIterator: ...

@@ -8,12 +8,13 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
+from pytriton_lite._core.answer cimport FORM_RESPONSE
 from pytriton_lite._core.calls cimport Endpoint, ServedVersion
 from pytriton_lite._core.contract cimport Contract, running_contract
 from pytriton_lite._core.dlpack cimport DLPackTensor
 from pytriton_lite._core.deadlock cimport Watch, begin_wait, end_wait, watch_slice_ns
 from pytriton_lite._core.message cimport (
-    InferenceRequest, InferenceResponse, RequestDetails, TritonError, bls_refusal, make_native,
+    InferenceRequest, InferenceResponse, RequestDetails, Scope, TritonError, bls_refusal, make_native,
 )
 from pytriton_lite._core.queue cimport RequestQueue
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
@@ -58,6 +59,8 @@ cdef InferenceResponse _response_of(object outcome):
     cdef InferenceResponse made
     cdef Reply reply
     cdef Tensor tensor
+    if type(outcome) is InferenceResponse:
+        return outcome
     if type(outcome) is not Reply:
         return _error_of(outcome)
     reply = outcome
@@ -78,7 +81,7 @@ cdef InferenceResponse _response_of(object outcome):
     return made
 
 
-cdef class BlsScope:
+cdef class BlsScope(Scope):
     """What the BLS requests of one instance go through.
 
     Parameters
@@ -169,6 +172,8 @@ cdef class BlsScope:
         slot.queue = served.queue
         if decoupled:
             slot.stream = StreamBuffer(served.stream_backlog)
+        else:
+            slot.form = FORM_RESPONSE
         return slot
 
     def prepare(self, InferenceRequest request, bint decoupled):
@@ -183,7 +188,7 @@ cdef class BlsScope:
         except PublicError as error:
             return None, _refused(request, error)
 
-    def exec(self, InferenceRequest request, bint decoupled):
+    cdef object exec_request(self, InferenceRequest request, bint decoupled):
         """`InferenceRequest.exec`."""
         cdef ServedVersion served
         cdef CallSlot slot
@@ -193,10 +198,13 @@ cdef class BlsScope:
         except PublicError as error:
             response = _refused(request, error)
             return iterator_of(response) if decoupled else response
-        return self.run(served, slot)
+        return self._run(served, slot)
 
     def run(self, ServedVersion served, CallSlot slot):
         """Run a prepared request: its response, or the iterator if its slot has a stream."""
+        return self._run(served, slot)
+
+    cdef object _run(self, ServedVersion served, CallSlot slot):
         cdef Contract own = running_contract()
         cdef CallSlot outer
         try:

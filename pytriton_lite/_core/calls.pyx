@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t
 
 import sys
 
+from pytriton_lite._core.answer cimport FORM_ARRAYS
 from pytriton_lite._core.input_spec cimport InputSpec
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.queue cimport RequestQueue, process_generation
@@ -114,7 +115,7 @@ cdef class ModelCalls:
         """
         cdef ServedVersion served = self.served()
         cdef CallSlot slot = served.slot_for(served.spec.build(inputs, ""))
-        slot.wants_arrays = True
+        slot.form = FORM_ARRAYS
         outcome = _call(served, slot, timeout_s)
         if type(outcome) is dict:
             return outcome

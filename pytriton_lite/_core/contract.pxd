@@ -31,14 +31,14 @@ cdef class Contract(AnswerMaker):
     cdef int64_t deadline_ns        # how long `run` may wait for it; 0: for ever
     cdef object interrupt           # what a signal handler raised meanwhile; `run` was LEFT for it
 
-    cdef object run(self, InferenceRequest request, Py_ssize_t holders, bint wants_arrays)
+    cdef object run(self, InferenceRequest request, Py_ssize_t holders, int form)
     cdef object resume(self)
     cdef int given_up(self, CallSlot slot, bint is_soft) except -1
     cdef InferenceRequest again(self, InferenceRequest request, Py_ssize_t holders)
     cdef object _execute(self, list requests)
     cdef object _start(self, object coroutine, list requests)
     cdef object _settle(
-        self, InferenceRequest request, Py_ssize_t holders, object returned, bint wants_arrays
+        self, InferenceRequest request, Py_ssize_t holders, object returned, int form
     )
     cdef object _wait_for_sender(self, InferenceRequest request, Py_ssize_t holders)
     cdef object _fail(self, InferenceRequest request, Py_ssize_t holders, object failure)

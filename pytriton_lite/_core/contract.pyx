@@ -123,11 +123,11 @@ cdef class Contract(AnswerMaker):
         """Drop the model object."""
         self.model = self.scope = self.namespace = None
 
-    cdef object run(self, InferenceRequest request, Py_ssize_t holders, bint wants_arrays):
+    cdef object run(self, InferenceRequest request, Py_ssize_t holders, int form):
         """Run `execute` on a request; its outcome, an answer or an exception, or none yet.
 
         `holders` is the number of references to `request` that the runtime itself holds.
-        With `wants_arrays` the outcome may also be the dict of arrays by name.
+        `form` is what the answer may be, see answer.pxd.
         """
         cdef PyObject *outer = ptl_current_contract
         cdef object returned
@@ -155,10 +155,10 @@ cdef class Contract(AnswerMaker):
             # Held by the argument and the list, if nobody but us holds the list.
             return self.make(
                 <InferenceResponse> (<list> returned)[0], request.output_names, request.batch_size,
-                request.id, 2 if reference_count(<PyObject *> returned) == 1 else 0, wants_arrays,
+                request.id, 2 if reference_count(<PyObject *> returned) == 1 else 0, form,
                 self.share_memory,
             )
-        return self._settle(request, holders, returned, wants_arrays)
+        return self._settle(request, holders, returned, form)
 
     cdef object resume(self):
         """Wait for the outcome of a `run` that was LEFT."""
@@ -209,7 +209,7 @@ cdef class Contract(AnswerMaker):
         return None
 
     cdef object _settle(
-        self, InferenceRequest request, Py_ssize_t holders, object returned, bint wants_arrays
+        self, InferenceRequest request, Py_ssize_t holders, object returned, int form
     ):
         """Outcome of everything but one returned response that nothing else is known of."""
         cdef InferenceResponseSender sender = request.sender
@@ -256,7 +256,7 @@ cdef class Contract(AnswerMaker):
         # The list may be one of a subclass, and what that does with its elements is not known.
         return self.make(
             <InferenceResponse> response, request.output_names, request.batch_size, request.id, 0,
-            wants_arrays, self.share_memory,
+            form, self.share_memory,
         )
 
     cdef object _wait_for_sender(self, InferenceRequest request, Py_ssize_t holders):

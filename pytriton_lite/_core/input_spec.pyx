@@ -191,10 +191,15 @@ cdef class InputSpec:
         cdef Tensor given, tensor, other
         cdef bint is_repeated = False
         cdef int64_t batch = -1
+        cdef Py_ssize_t i
         cdef str prefix
         if self.required_count <= len(source.tensors) <= self.total_count:
-            for given in source.tensors:
-                entry = self.by_name.get(given.tensor_name)
+            for i in range(len(source.tensors)):
+                given = source.tensors[i]
+                # Most callers name the inputs in the order of the configuration.
+                entry = <InputEntry> <object> PyList_GET_ITEM(self.entries, i)
+                if entry.name is not given.tensor_name:
+                    entry = self.by_name.get(given.tensor_name)
                 if entry is None or given.data_type != entry.data_type or given.device is not None:
                     break
                 tensor = self._wrap(entry, given.wire, &batch)

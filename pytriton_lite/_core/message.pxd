@@ -32,18 +32,30 @@ cdef class InferenceRequest:
     cdef object sender                  # InferenceResponseSender, once there is one
     cdef long long release_flags
 
+    cdef bint _set(
+        self, object request_id, object correlation_id, object inputs, object requested_output_names,
+        object model_name, object model_version, object flags, object timeout,
+        object preferred_memory, object trace, object parameters,
+    ) except -1
+
 
 cdef class InferenceResponse:
     cdef list tensors                   # of Tensor
     cdef object failure                 # TritonError or None
     cdef dict parameter_values          # or None
 
+    cdef bint _set(self, object output_tensors, object error, object parameters) except -1
     cdef int prune(self, tuple names) except -1
 
 
 cdef class TritonError:
     cdef str text
     cdef object status                  # member of the code enum
+
+
+# What BLS requests of one instance go through; `bls.BlsScope` is the only kind.
+cdef class Scope:
+    cdef object exec_request(self, InferenceRequest request, bint decoupled)
 
 
 cdef object bls_refusal()

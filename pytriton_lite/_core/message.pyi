@@ -2,6 +2,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final, Literal, NoReturn, final, overload
 
+from typing_extensions import disjoint_base
+
 from pytriton_lite._core.bls import ResponseIterator
 from pytriton_lite._core.native_enum import NativeEnum
 from pytriton_lite._core.sender import InferenceResponseSender
@@ -38,6 +40,9 @@ class InferenceTrace:
 
 @final
 class RequestDetails: ...
+
+@disjoint_base
+class Scope: ...
 
 @final
 class InferenceResponse:

@@ -8,6 +8,7 @@ import json
 import operator
 import sys
 
+from pytriton_lite._core.construct cimport ptl_arrange, ptl_construct, ptl_set_constructor
 from pytriton_lite._core.native_enum import ErrorCodeValue, MemoryType
 from pytriton_lite._core.tensor cimport Tensor, text_of, wrong_arguments
 from pytriton_lite._core.tensor import TritonModelException
@@ -199,29 +200,48 @@ cdef str _json_of(dict parameters, bint is_spaced):
     return json.dumps(parameters, separators=None if is_spaced else (",", ":"), ensure_ascii=False)
 
 
-cdef bint _all_texts(object values) except -1:
-    for value in values:
-        if type(value) is not str and text_of(value) is None:
-            return False
-    return True
-
-
 cdef tuple _unique_texts(object values):
-    cdef list names = []
-    for value in values:
-        name = value if type(value) is str else text_of(value)
+    """Texts in order, without repeats; None when there is something else among them."""
+    cdef list names
+    cdef tuple given
+    cdef Py_ssize_t i, j
+    if not isinstance(values, (list, tuple)):
+        return None
+    given = tuple(values)
+    for i in range(PyTuple_GET_SIZE(given)):
+        if type(given[i]) is not str:
+            break
+        for j in range(i):
+            if <str> given[j] == <str> given[i]:
+                break
+        else:
+            continue
+        break
+    else:
+        return given
+    names = []
+    for value in given:
+        name = text_of(value)
+        if name is None:
+            return None
         if name not in names:
             names.append(name)
     return tuple(names)
 
 
-cdef bint _all_tensors_or_none(object tensors) except -1:
+cdef list _listed_tensors(object tensors, bint *has_none):
+    """A new list of tensors and None; None when there is something else among them."""
+    cdef list listed
+    has_none[0] = False
     if not isinstance(tensors, (list, tuple)):
-        return False
-    for tensor in tensors:
-        if tensor is not None and type(tensor) is not Tensor:
-            return False
-    return True
+        return None
+    listed = list(tensors)
+    for tensor in listed:
+        if type(tensor) is not Tensor:
+            if tensor is not None:
+                return None
+            has_none[0] = True
+    return listed
 
 
 # A response holds tensors and plain values only, so no cycle can lead through it.
@@ -242,20 +262,24 @@ cdef class InferenceResponse:
     """
 
     def __init__(self, output_tensors=(), error=None, parameters=None, *args, **kwargs):
-        cdef list tensors
-        if (args or kwargs or not (error is None or type(error) is TritonError)
-                or not _all_tensors_or_none(output_tensors)):
+        if args or kwargs or not self._set(output_tensors, error, parameters):
             raise wrong_arguments(
                 "__init__", "constructor", _RESPONSE, (output_tensors, error, parameters, *args), kwargs
             )
-        tensors = list(output_tensors)
-        for tensor in tensors:
-            if tensor is None:
-                raise TritonModelException("Output tensor for inference response should not be empty.")
+
+    cdef bint _set(self, object output_tensors, object error, object parameters) except -1:
+        """Fill a new response; False for arguments of another kind."""
+        cdef bint has_none
+        cdef list tensors = _listed_tensors(output_tensors, &has_none)
+        if tensors is None or not (error is None or type(error) is TritonError):
+            return False
+        if has_none:
+            raise TritonModelException("Output tensor for inference response should not be empty.")
         self.tensors = tensors
         self.failure = error
         if parameters is not None:
             self.parameter_values = _checked_parameters(parameters)
+        return True
 
     def output_tensors(self):
         """The tensors as a new list."""
@@ -283,6 +307,11 @@ cdef class InferenceResponse:
         return 0
 
 
+cdef class Scope:
+    cdef object exec_request(self, InferenceRequest request, bint decoupled):
+        raise NotImplementedError
+
+
 # A request leads to its instance and to the model, a cycle that the unload cuts there.
 @cython.freelist(64)
 @cython.final
@@ -303,52 +332,69 @@ cdef class InferenceRequest:
         model_name=None, model_version=-1, flags=0, timeout=0, preferred_memory=_DEFAULT_MEMORY,
         trace=_NO_TRACE, parameters=None, *args, **kwargs,
     ):
-        if (
-            args or kwargs
-            or text_of(request_id) is None or text_of(model_name) is None
-            or correlation_id is None
-            or not _all_tensors_or_none(inputs)
-            or not isinstance(requested_output_names, (list, tuple))
-            or not _all_texts(requested_output_names)
-            or not (model_version is _LATEST
-                    or (isinstance(model_version, int) and -(1 << 63) <= model_version < 1 << 63))
-            or not (flags is _ZERO or _is_unsigned(flags))
-            or not (timeout is _ZERO or (isinstance(timeout, int) and 0 <= timeout < 1 << 64))
-            or type(preferred_memory) is not PreferredMemory or type(trace) is not InferenceTrace
+        if args or kwargs or not self._set(
+            request_id, correlation_id, inputs, requested_output_names, model_name, model_version,
+            flags, timeout, preferred_memory, trace, parameters,
         ):
             given = (
                 request_id, correlation_id, inputs, requested_output_names, model_name,
                 model_version, flags, timeout, preferred_memory, trace, parameters, *args,
             )
             raise _with_hint(wrong_arguments("__init__", "constructor", _REQUEST, given, kwargs), kwargs)
-        cdef RequestDetails details = RequestDetails.__new__(RequestDetails)
-        self.id = text_of(request_id)
+
+    cdef bint _set(
+        self, object request_id, object correlation_id, object inputs, object requested_output_names,
+        object model_name, object model_version, object flags, object timeout,
+        object preferred_memory, object trace, object parameters,
+    ) except -1:
+        """Fill a new request; False for arguments of another kind."""
+        cdef bint has_none
+        cdef str id = text_of(request_id), target = text_of(model_name)
+        cdef list tensors = _listed_tensors(inputs, &has_none)
+        cdef tuple names = _unique_texts(requested_output_names)
+        cdef RequestDetails details
+        if (
+            id is None or target is None or correlation_id is None or tensors is None or names is None
+            or not (model_version is _LATEST
+                    or (isinstance(model_version, int) and -(1 << 63) <= model_version < 1 << 63))
+            or not (flags is _ZERO or _is_unsigned(flags))
+            or not (timeout is _ZERO or (isinstance(timeout, int) and 0 <= timeout < 1 << 64))
+            or type(preferred_memory) is not PreferredMemory or type(trace) is not InferenceTrace
+        ):
+            return False
+        details = RequestDetails.__new__(RequestDetails)
+        self.id = id
         self.details = details
         self.home = _lexical_scope()
         details.is_self_made = True
-        details.target_model = text_of(model_name)
+        details.target_model = target
         if correlation_id is not _ZERO:
             details.correlation = _checked_correlation_id(correlation_id)
-        self.tensors = list(inputs)
-        for tensor in self.tensors:
-            if tensor is None:
-                raise TritonModelException(
-                    f"Input tensor for request with id '{self.id}' and model name "
-                    f"'{details.target_model}' should not be empty."
-                )
-        names = _unique_texts(requested_output_names)
-        if "" in names:
+        if has_none:
             raise TritonModelException(
-                f"Requested output name for request with id '{self.id}' and model name "
-                f"'{details.target_model}' should not be empty."
+                f"Input tensor for request with id '{id}' and model name '{target}' should not be empty."
             )
+        self.tensors = tensors
+        for name in names:
+            if not <str> name:
+                raise TritonModelException(
+                    f"Requested output name for request with id '{id}' and model name '{target}' "
+                    "should not be empty."
+                )
         self.output_names = names
-        details.target_version = model_version
-        self.request_flags = flags
-        details.timeout_us = timeout
-        details.memory = preferred_memory
-        details.trace_context = trace
-        details.parameters = _checked_parameters(parameters)
+        if model_version is not _LATEST:
+            details.target_version = model_version
+        if flags is not _ZERO:
+            self.request_flags = flags
+        if timeout is not _ZERO:
+            details.timeout_us = timeout
+        if preferred_memory is not _DEFAULT_MEMORY:
+            details.memory = preferred_memory
+        if trace is not _NO_TRACE:
+            details.trace_context = trace
+        if parameters is not None:
+            details.parameters = _checked_parameters(parameters)
+        return True
 
     def inputs(self):
         """The input tensors as a new list."""
@@ -443,7 +489,7 @@ cdef class InferenceRequest:
         """
         if args or kwargs or not _is_boolean(decoupled):
             raise wrong_arguments("exec", "function", _EXEC, (self, decoupled, *args), kwargs)
-        return _scope_of(self).exec(self, bool(decoupled))
+        return (<Scope?> _scope_of(self)).exec_request(self, decoupled)
 
     def async_exec(self, decoupled=False, *args, **kwargs):
         """As `exec`, but returns a future of the running event loop.
@@ -458,9 +504,49 @@ cdef class InferenceRequest:
         return _scope_of(self).async_exec(self, bool(decoupled))
 
 
+cdef tuple _RESPONSE_PARAMETERS = ("output_tensors", "error", "parameters")
+cdef tuple _REQUEST_PARAMETERS = (
+    "request_id", "correlation_id", "inputs", "requested_output_names", "model_name", "model_version",
+    "flags", "timeout", "preferred_memory", "trace", "parameters",
+)
+
+
+cdef inline object _or(PyObject *value, object default):
+    return default if value == NULL else <object> value
+
+
+cdef object _construct_response(PyObject *type, PyObject **args, size_t count, PyObject *names):
+    cdef PyObject *values[3]
+    cdef InferenceResponse made
+    if ptl_arrange(args, count, names, _RESPONSE_PARAMETERS, values):
+        made = InferenceResponse.__new__(InferenceResponse)
+        if made._set(_or(values[0], ()), _or(values[1], None), _or(values[2], None)):
+            return made
+    return ptl_construct(type, args, count, names)
+
+
+cdef object _construct_request(PyObject *type, PyObject **args, size_t count, PyObject *names):
+    cdef PyObject *values[11]
+    cdef InferenceRequest made
+    if ptl_arrange(args, count, names, _REQUEST_PARAMETERS, values):
+        made = InferenceRequest.__new__(InferenceRequest)
+        if made._set(
+            _or(values[0], ""), _or(values[1], _ZERO), _or(values[2], None), _or(values[3], None),
+            _or(values[4], None), _or(values[5], _LATEST), _or(values[6], _ZERO),
+            _or(values[7], _ZERO), _or(values[8], _DEFAULT_MEMORY), _or(values[9], _NO_TRACE),
+            _or(values[10], None),
+        ):
+            return made
+    return ptl_construct(type, args, count, names)
+
+
+ptl_set_constructor(InferenceResponse, _construct_response)
+ptl_set_constructor(InferenceRequest, _construct_request)
+
+
 cdef bint _is_boolean(object value):
     # What pybind11 takes for a bool here: whatever has a truth value of its own, but None.
-    return value is not None and hasattr(type(value), "__bool__")
+    return value is False or value is True or value is not None and hasattr(type(value), "__bool__")
 
 
 cdef object bls_refusal():
@@ -521,12 +607,8 @@ cdef object _checked_correlation_id(object value):
 cdef object _with_hint(object error, dict kwargs):
     """Name the keyword that was probably meant."""
     import difflib
-    known = (
-        "request_id", "correlation_id", "inputs", "requested_output_names", "model_name",
-        "model_version", "flags", "timeout", "preferred_memory", "trace", "parameters",
-    )
     for key in kwargs:
-        near = difflib.get_close_matches(key, known, 1)
+        near = difflib.get_close_matches(key, _REQUEST_PARAMETERS, 1)
         if near:
             error.add_note(f"unknown keyword {key!r}: did you mean {near[0]!r}?")
     return error

@@ -22,9 +22,8 @@ from pytriton_lite._core.deadlock cimport (
     Watch, begin_wait, end_wait, watch_slice_ns, why_stuck,
 )
 from pytriton_lite._core.message cimport InferenceRequest, RequestDetails
-from pytriton_lite._core.reply cimport InferenceResponse
 from pytriton_lite._core.sender cimport InferenceResponseSender
-from pytriton_lite._core.slot cimport CallSlot, StreamBuffer, signal_slice
+from pytriton_lite._core.slot cimport CallSlot, StreamBuffer, answer_of, signal_slice
 from pytriton_lite._core.statistics cimport REASON_CANCELED, REASON_OTHER, VersionStatistics
 from pytriton_lite._core.sync cimport *
 from pytriton_lite.errors import (
@@ -380,9 +379,7 @@ cdef class RequestQueue:
         if outcome is PENDING:
             return self._wait(slot, deadline_ns)
         ptl_store(&slot.node.word, PTL_DONE)
-        if type(outcome) is dict or type(outcome) is InferenceResponse:
-            return outcome
-        raise outcome
+        return answer_of(outcome)
 
     cdef object _lead_remote(self, Executor executor, CallSlot slot, int64_t deadline_ns):
         """`_lead` for an instance in another process."""
@@ -437,7 +434,7 @@ cdef class RequestQueue:
         while True:
             if outcome is None:
                 # `request` is the only reference that the runtime holds.
-                outcome = executor.contract.run(request, 1, slot.wants_arrays)
+                outcome = executor.contract.run(request, 1, slot.form)
             if outcome is LEFT:
                 executor.left = request
                 executor.left_ns = began

@@ -90,7 +90,7 @@ cdef class InferenceResponseSender:
                 share = False
             outcome = self.home.make(
                 <InferenceResponse> response, self.output_names, self.batch_size, self.request_id, 0,
-                self.slot.wants_arrays, share,
+                self.slot.form, share,
             )
         elif response is not None:
             outcome = _DROPPED

@@ -50,8 +50,8 @@ cdef class CallSlot:
     cdef InferenceRequest request   # until an instance takes it
     cdef readonly str request_id    # None when it has none
     cdef int64_t queued_ns          # when it was queued; 0 for a caller who runs it at once
-    cdef object outcome             # InferenceResponse, dict if `wants_arrays`, or the exception to raise
-    cdef bint wants_arrays          # a dict of arrays is answer enough
+    cdef object outcome             # the answer, or the exception to raise
+    cdef int form                   # what the answer may be, FORM_* of answer.pxd
     cdef object notify              # called with the slot when done; None when a thread waits
     cdef StreamBuffer stream        # where responses go instead of `outcome`; or None
     cdef object runner              # Contract whose instance runs it
@@ -65,5 +65,6 @@ cdef class CallSlot:
     cdef int finish_and_wake(self, object outcome) except -1
 
 
+cdef object answer_of(object outcome)
 cdef CallSlot new_slot(InferenceRequest request)
 cdef int64_t signal_slice() noexcept

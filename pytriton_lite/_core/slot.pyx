@@ -32,6 +32,7 @@ cdef extern from "Python.h":
     # As they are, without the reference counts that Cython's own declarations imply.
     PyObject *PyList_GET_ITEM(object ring, Py_ssize_t place)
     void PyList_SET_ITEM(object ring, Py_ssize_t place, PyObject *item)
+    bint PyExceptionInstance_Check(object thing)
 
 cdef object _log = logging.getLogger("pytriton_lite.scheduler")
 
@@ -303,12 +304,10 @@ cdef class CallSlot:
         # Taken out, since the instance that made it may hold the slot a little longer.
         outcome = self.outcome
         self.outcome = None
-        if type(outcome) is dict or type(outcome) is InferenceResponse:
-            return outcome
-        raise outcome
+        return answer_of(outcome)
 
     def take_outcome(self):
-        """The outcome of a finished slot: an InferenceResponse, or an exception object."""
+        """The outcome of a finished slot: the answer, or an exception object."""
         # Not kept: an exception leads through its traceback to the request, and back to here.
         outcome = self.outcome
         self.outcome = None
@@ -357,6 +356,13 @@ cdef class CallSlot:
             with nogil:
                 ptl_wake(&self.node.word)
         return 0
+
+
+cdef object answer_of(object outcome):
+    """The answer; raises an outcome that is an exception."""
+    if PyExceptionInstance_Check(outcome):
+        raise outcome
+    return outcome
 
 
 cdef CallSlot new_slot(InferenceRequest request):

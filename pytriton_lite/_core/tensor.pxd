@@ -15,6 +15,7 @@ cdef class Tensor:
     cdef bint is_foreign        # `wire` belongs to the caller or to a DLPack producer
     cdef SpareArray spare       # where the private copy of an input comes from and goes to; or None
 
+    cdef bint _set(self, object name, object array) except -1
     cdef object _show(self)
     cdef object _capsule(self)
     cdef int detach(self) except -1

@@ -19,6 +19,9 @@ from numpy import ndarray
 from pytriton_lite._core cimport array as arrays
 from pytriton_lite._core.array cimport DT_BF16, DT_BYTES, DT_INVALID, ArrayView
 from pytriton_lite._core.bytes_tensor cimport to_bytes_elements
+from pytriton_lite._core.construct cimport (
+    PyVectorcall_NARGS, ptl_construct, ptl_set_constructor,
+)
 from pytriton_lite._core.dlpack cimport (
     DLPackTensor, consume, export_array, export_device, refuse_negated,
 )
@@ -113,16 +116,16 @@ cdef class Tensor:
         PTL_LIVE_ADD(-1)
 
     def __init__(self, *args, **kwargs):
-        cdef ArrayView view
-        cdef object name
-        if len(args) != 2 or kwargs:
+        if len(args) != 2 or kwargs or not self._set(args[0], args[1]):
             raise wrong_arguments("__init__", "constructor", _CONSTRUCTOR, args, kwargs)
-        name = args[0]
-        array = args[1]
+
+    cdef bint _set(self, object name, object array) except -1:
+        """Wrap an array; False for arguments of another kind."""
+        cdef ArrayView view
         if type(name) is not str:
             name = text_of(name)
         if name is None or not arrays.describe(array, &view):
-            raise wrong_arguments("__init__", "constructor", _CONSTRUCTOR, args, kwargs)
+            return False
         if not name:
             raise TritonModelException("Tensor name cannot be an empty string.")
         if type(array) is not ndarray and _is_masked(array):
@@ -138,6 +141,7 @@ cdef class Tensor:
             self.wire = self.shown = array
         else:
             self.wire = self.shown = arrays.private_copy(array)
+        return True
 
     def __reduce__(self):
         raise TypeError("cannot pickle 'c_python_backend_utils.Tensor' object")
@@ -317,6 +321,18 @@ cdef class Tensor:
             if arrays.is_exclusive(array, 3 if self.shown is array else 2):
                 return array
         return arrays.private_copy(array)
+
+
+cdef object _construct(PyObject *type, PyObject **args, size_t count, PyObject *names):
+    cdef Tensor made
+    if names == NULL and PyVectorcall_NARGS(count) == 2:
+        made = Tensor.__new__(Tensor)
+        if made._set(<object> args[0], <object> args[1]):
+            return made
+    return ptl_construct(type, args, count, names)
+
+
+ptl_set_constructor(Tensor, _construct)
 
 
 cdef bint _is_masked(object array) except -1:

@@ -12,7 +12,7 @@ cdef class RemoteContract(Contract):
     cdef dict slots                 # call number -> CallSlot, of all that the stub has
     cdef uint64_t calls             # so far
     cdef CallSlot current           # whose outcome is waited for on the ring `answers`
-    cdef bint wants_arrays          # of `current`
+    cdef int form                   # of the answer to `current`, FORM_*
     cdef object make_dead_error
     cdef object on_broken
 

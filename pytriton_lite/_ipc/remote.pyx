@@ -9,6 +9,7 @@ Everything that comes from the stub is checked; one that breaks the rules is end
 """
 from libc.stdint cimport int64_t, uint64_t
 
+from pytriton_lite._core.answer cimport FORM_ARRAYS
 from pytriton_lite._core.contract cimport LEFT, PENDING, RESCHEDULED, Contract
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
@@ -56,13 +57,13 @@ cdef class RemoteContract(Contract):
 
     # -- execute -----------------------------------------------------------------------
 
-    cdef object run(self, InferenceRequest request, Py_ssize_t holders, bint wants_arrays):
+    cdef object run(self, InferenceRequest request, Py_ssize_t holders, int form):
         cdef CallSlot slot = request.slot
         cdef Writer record
         cdef bint is_again = request.home is self and slot.call in self.slots
         self.has_failed = False
         self.executions += 1
-        self.wants_arrays = wants_arrays
+        self.form = form
         if not is_again:
             if slot.call:
                 (<RemoteContract> request.home).forget(slot)
@@ -120,7 +121,7 @@ cdef class RemoteContract(Contract):
             return PENDING
         self.slots.pop(slot.call, None)
         outcome = record.outcome(self.model_name, self.model_version)
-        if self.wants_arrays and type(outcome) is Reply and (<Reply> outcome).bfloat16_names is None:
+        if self.form == FORM_ARRAYS and type(outcome) is Reply and (<Reply> outcome).bfloat16_names is None:
             return (<Reply> outcome).payloads
         return outcome
 

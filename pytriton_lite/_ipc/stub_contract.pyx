@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 import threading
 
+from pytriton_lite._core.answer cimport FORM_REPLY
 from pytriton_lite._core.contract cimport PENDING, RESCHEDULED, Contract
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
@@ -86,7 +87,7 @@ cdef class StubContract(Contract):
 
     cdef int _run_call(self, InferenceRequest request, CallSlot slot) except -1:
         # The caller's variable is the only reference that the runtime holds.
-        outcome = self.run(request, 1, False)
+        outcome = self.run(request, 1, FORM_REPLY)
         if outcome is PENDING:
             return self._state(slot, ANSWER_PENDING)
         if outcome is RESCHEDULED:

@@ -564,3 +564,61 @@ def test_classes_say_that_they_are_tritons(kind):
     # Section 3.1.
     assert kind.__module__ == "c_python_backend_utils"
     assert repr(kind) == f"<class 'c_python_backend_utils.{kind.__name__}'>"
+
+
+# -- constructors are called in a way of their own, and by it understand what any call says ---
+
+REQUIRED = {"inputs": [], "requested_output_names": ["OUT"], "model_name": "m"}
+CALLS = [
+    (Tensor, ("T", np.zeros(1)), {}),
+    (Tensor, (b"T", np.zeros(1)), {}),
+    (Tensor, (), {}),
+    (Tensor, ("T",), {"array": np.zeros(1)}),
+    (Tensor, ("T", [1]), {}),
+    (Tensor, ("", np.zeros(1)), {}),
+    (Tensor, ("T", np.zeros(1, np.complex64)), {}),
+    (InferenceResponse, (), {}),
+    (InferenceResponse, ([],), {}),
+    (InferenceResponse, ([],), {"output_tensors": []}),
+    (InferenceResponse, ([], None, {"k": 1}), {}),
+    (InferenceResponse, ([], None, None, None), {}),
+    (InferenceResponse, ([None],), {}),
+    (InferenceResponse, (), {"tensors": []}),
+    (InferenceResponse, (), {"error": TritonError("e"), "output_tensors": ()}),
+    (InferenceRequest, (), REQUIRED),
+    (InferenceRequest, (), {"".join(["model", "_name"]) if k == "model_name" else k: v
+                            for k, v in REQUIRED.items()}),
+    (InferenceRequest, (), {**REQUIRED, "requested_output_names": ("B", "A", "B")}),
+    (InferenceRequest, (), {**REQUIRED, "requested_output_names": [b"A", "A", b"B"]}),
+    (InferenceRequest, (), {**REQUIRED, "requested_output_names": ["A", ""]}),
+    (InferenceRequest, (), {**REQUIRED, "requested_output_names": ["A", 1]}),
+    (InferenceRequest, (), {**REQUIRED, "inputs": [None]}),
+    (InferenceRequest, (), {**REQUIRED, "inputs": [1]}),
+    (InferenceRequest, (), {**REQUIRED, "timeout": -1}),
+    (InferenceRequest, (), {**REQUIRED, "request_output_names": []}),
+    (InferenceRequest, ("id",), {**REQUIRED, "flags": 1, "timeout": 5, "parameters": {"k": 1}}),
+    (InferenceRequest, ("id",), {**REQUIRED, "request_id": "other"}),
+    (InferenceRequest, (*range(12),), {}),
+]  # fmt: skip
+
+
+def seen(make):
+    try:
+        made = make()
+    except Exception as error:
+        return type(error), str(error), getattr(error, "__notes__", None)
+    if type(made) is Tensor:
+        return made.name(), made.shape(), made.triton_dtype()
+    if type(made) is InferenceResponse:
+        return made.output_tensors(), made.error(), made.parameters()
+    return (
+        made.request_id(), made.inputs(), made.requested_output_names(), made.flags(),
+        made.timeout(), made.parameters(), made.correlation_id(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("cls", "args", "kwargs"), CALLS)
+def test_a_call_of_a_type_does_what_new_and_init_do(cls, args, kwargs):
+    assert seen(lambda: cls(*args, **kwargs)) == seen(
+        lambda: type.__call__(cls, *args, **kwargs)  # by `__new__` and `__init__`
+    )

@@ -631,6 +631,81 @@ def ask_with(tensor):
     assert arrays == ([[9, 9], [1, 1], [2, 2]], {"OUT": [0, 0]})
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[fresh()]",
+        "[frozen()]",
+        "self.kept",
+        "[keep(fresh())]",
+        "[pb_utils.InferenceResponse(keep(fresh()).output_tensors())]",
+        "[twice()]",
+    ],
+)
+def test_what_the_caller_does_to_outputs_stays_with_it(
+    act: Act, repository: RepositoryBuilder, answer: str
+) -> None:
+    """As spec section 7 says of BLS outputs: private, writable, and what is sent on stays.
+
+    Whoever else holds the callee's response, tensor or array.
+    """
+    repository.model(
+        "callee",
+        f"""
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+all_kept = []
+
+def fresh():
+    return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.float32([1, 2]))])
+
+def frozen():
+    array = np.float32([1, 2])
+    array.flags.writeable = False
+    return pb_utils.InferenceResponse([pb_utils.Tensor("OUT", array)])
+
+def twice():
+    return pb_utils.InferenceResponse(
+        [pb_utils.Tensor("OUT", np.float32([n, 2])) for n in (1, 3)])
+
+def keep(thing):
+    all_kept.append(thing)
+    return thing
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.kept = [fresh()]
+
+    def execute(self, requests):
+        return {answer}
+""",
+        config=ECHO_CONFIG,
+    )
+    read, sent, again = act(
+        """
+import ctypes
+
+def act():
+    tensors = make("callee").exec().output_tensors()
+    assert len(tensors) == 1
+    array = tensors[0].as_numpy()
+    assert array is tensors[0].as_numpy()
+    read = array.tolist()
+    array[:] = 9
+    renamed = pb_utils.Tensor.from_dlpack("IN", tensors[0])
+    sent = told(pb_utils.InferenceRequest(
+        model_name="echo", inputs=[renamed], requested_output_names=[]).exec())
+    # The tensor's own memory is not the callee's either.
+    ctypes.memset(np.from_dlpack(tensors[0]).ctypes.data, 0, 8)
+    return read, sent, ask("callee")
+"""
+    )
+    assert read == [1, 2]
+    assert sent == {"OUT": [2, 4]}
+    assert again == {"OUT": [1, 2]}
+
+
 def test_wrong_arguments_of_exec(act: Act) -> None:
     found = act(
         """

@@ -39,9 +39,7 @@ class TritonPythonModel:
         return [tensor.as_numpy() for tensor in response.output_tensors()]
 
     def nothing(self, count):
-        """All but the call."""
-        for _ in range(count):
-            self.request()
+        """No inner call, and no request for one."""
         return self.done
 
     def ready(self, count):
