@@ -5,7 +5,6 @@ Every row has its baseline from the same round; see README.md.
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import queue
 import shutil
@@ -29,16 +28,17 @@ from harness import (
     latencies,
     model_object,
     of,
+    ready_request,
     throughput,
     tight,
 )
+from trivial import TRIVIAL, thread_instance, trivial_execute
 
 import pytriton_lite as ptl
 
 A = np.arange(4, dtype=np.float32)
 B = np.ones(4, dtype=np.float32)
 ADD_SUB = {"INPUT0": A, "INPUT1": B}
-TRIVIAL = {"INPUT0": np.zeros(1, dtype=np.float32)}
 UTILS = "triton_python_backend_utils"
 
 Call = Callable[[], object]
@@ -49,15 +49,6 @@ def check(outputs: Any) -> None:
     total, difference = outputs
     assert np.array_equal(total, A + B)
     assert np.array_equal(difference, A - B)
-
-
-def ready_request(names: dict[str, np.ndarray], model_name: str) -> Any:
-    """A pb request over ready-made tensors, as model code would build it."""
-    return ptl.pb_utils.InferenceRequest(
-        inputs=[ptl.pb_utils.Tensor(name, array) for name, array in names.items()],
-        requested_output_names=["OUTPUT0", "OUTPUT1"],
-        model_name=model_name,
-    )
 
 
 # -- inline ----------------------------------------------------------------------------
@@ -151,23 +142,6 @@ def mock_caller() -> Call | None:
 
 
 # -- thread ----------------------------------------------------------------------------
-
-
-@contextmanager
-def thread_instance() -> Iterator[ptl.Model]:
-    """The trivial model in a thread instance of its own."""
-    with ptl.Server(
-        MODELS, execution="thread", model_control_mode="explicit", startup_models=["trivial"]
-    ) as server:
-        yield server.model("trivial")
-
-
-@contextmanager
-def trivial_execute() -> Iterator[Call]:
-    """The trivial model's bare `execute` on a ready-made request."""
-    with ptl.Server(MODELS, model_control_mode="explicit"):
-        execute = model_object("trivial", {}).execute
-        yield partial(execute, [ready_request(TRIVIAL, "trivial")])
 
 
 @contextmanager
@@ -307,48 +281,6 @@ def in_flight(report: Report, depth: int = 32) -> None:
     )  # fmt: skip
 
 
-def coroutines(report: Report, number: int = 32) -> None:
-    """Calls per second of coroutines on one event loop."""
-    count = max(report.count(4_000) // number, 2)
-
-    def work(loop: asyncio.AbstractEventLoop, call: Callable[[], Any]) -> int:
-        async def caller() -> None:
-            for _ in range(count):
-                await call()
-
-        async def all_callers() -> None:
-            await asyncio.gather(*(caller() for _ in range(number)))
-
-        loop.run_until_complete(all_callers())
-        return number * count
-
-    @contextmanager
-    def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
-        loop = asyncio.new_event_loop()
-        yield loop
-        loop.close()
-
-    @contextmanager
-    def ours() -> Iterator[Callable[[], Figures]]:
-        with event_loop() as loop, thread_instance() as model:
-            yield throughput(partial(work, loop, partial(model.async_run, TRIVIAL)))
-
-    @contextmanager
-    def wrapped() -> Iterator[Callable[[], Figures]]:
-        with event_loop() as loop, trivial_execute() as execute, ThreadPoolExecutor(1) as pool:
-
-            def call() -> Any:
-                return asyncio.wrap_future(pool.submit(execute), loop=loop)
-
-            yield throughput(partial(work, loop, call))
-
-    rounds = report.compare({"ours": ours, "wrapped": wrapped}, passes=3)
-    report.add(
-        f"thread trivial, async_run(), {number} coroutines", "1/s", of(rounds["ours"], "per_s"),
-        baseline="asyncio.wrap_future", base=of(rounds["wrapped"], "per_s"), least_ratio=3,
-    )  # fmt: skip
-
-
 # -- before the first call -------------------------------------------------------------
 
 IMPORT = """
@@ -455,7 +387,6 @@ def main() -> None:
     many_callers(report, 8)
     many_callers(report, 32)
     in_flight(report)
-    coroutines(report)
     start_up(report)
     report.finish()
 

@@ -263,6 +263,15 @@ def model_object(name: str, config: Mapping[str, Any]) -> Any:
     return model
 
 
+def ready_request(names: Mapping[str, np.ndarray], model_name: str) -> Any:
+    """A pb request over ready-made tensors, as model code would build it."""
+    return pytriton_lite.pb_utils.InferenceRequest(
+        inputs=[pytriton_lite.pb_utils.Tensor(name, array) for name, array in names.items()],
+        requested_output_names=["OUTPUT0", "OUTPUT1"],
+        model_name=model_name,
+    )
+
+
 def in_fresh_interpreter(code: str, *arguments: str, bytecode: str | None = None) -> Figures:
     """Run `code` in a new interpreter; it prints one JSON object.
 

@@ -8,6 +8,7 @@ line it stopped at, so that a function that raises a caught exception again appe
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 from types import FrameType
@@ -71,6 +72,8 @@ def _frames_of(error: BaseException, running: set[FrameType]) -> list[FrameType]
     while frame is not None and frame not in running:
         if not _is_own(frame):
             frames.append(frame)
+        elif frame.f_code.co_flags & inspect.CO_COROUTINE:
+            break  # the event loop runs it; Python 3.13 names the loop's frames, 3.11 does not
         frame = frame.f_back
     return frames
 

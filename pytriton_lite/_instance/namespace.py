@@ -48,8 +48,10 @@ from typing import Any
 
 from pytriton_lite._control import InstanceScope
 from pytriton_lite._core.contract import Contract, current_contract
+from pytriton_lite._instance.spawn_folder import TRIGGERS, SpawnFolder
 
 _numbers = itertools.count()
+_spawn_folder = SpawnFolder()
 
 
 def _installed_path() -> list[str]:
@@ -65,6 +67,13 @@ def _installed_path() -> list[str]:
     # `lib` and `lib64`; an application may well live elsewhere below /usr.
     prefixes = tuple(os.path.join(prefix, "lib") for prefix in (sys.base_prefix, sys.prefix))
     return [p for p in sys.path if p and (p in installed or p.startswith(prefixes))]
+
+
+def _unique_name(label: str) -> str:
+    """Name of a private package; in a child the number may be taken by one of the parent's."""
+    plain = re.sub(r"[^0-9A-Za-z_]", "_", label)
+    names = (f"pytriton_lite_{number}_{plain}" for number in _numbers)
+    return next(name for name in names if name not in sys.modules)
 
 
 class _PrivateSourceLoader(SourceFileLoader):
@@ -102,6 +111,9 @@ class ModuleNamespace:
         model code adds a folder below them to `sys.path`.
     injected
         Modules under top-level names of their own, such as `triton_python_backend_utils`.
+    root
+        The unique name: that of the same namespace in the parent process. When None it is
+        made from `label` and a number.
 
     Attributes
     ----------
@@ -117,8 +129,11 @@ class ModuleNamespace:
         search_path: Sequence[str],
         folders: Sequence[str],
         injected: Mapping[str, ModuleType],
+        *,
+        root: str | None = None,
     ) -> None:
-        self.root = f"pytriton_lite_{next(_numbers)}_{re.sub(r'[^0-9A-Za-z_]', '_', label)}"
+        self.root = root or _unique_name(label)
+        self._is_inherited = root is not None
         self.prefix = self.root + "."
         self._folders = [os.path.join(os.path.realpath(folder), "") for folder in folders]
         self._injected = dict(injected)
@@ -133,6 +148,8 @@ class ModuleNamespace:
         package.__spec__ = ModuleSpec(self.root, None, is_package=True)
         sys.modules[self.root] = package
         sys.meta_path.insert(0, self)
+        if not TRIGGERS.isdisjoint(sys.modules):
+            self._expect_children()
 
     # -- loading -----------------------------------------------------------------------
 
@@ -145,6 +162,8 @@ class ModuleNamespace:
         self, fullname: str, path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Find a module of this namespace; part of the import protocol."""
+        if fullname in TRIGGERS:
+            self._expect_children()
         if path is None or not fullname.startswith(self.prefix):
             return None
         portions: list[str] = []
@@ -184,6 +203,11 @@ class ModuleNamespace:
     def add_builtin(self, name: str, value: object) -> None:
         """Add a name that all code of the namespace can be known by."""
         self._builtins[name] = value
+
+    def _expect_children(self) -> None:
+        """Let children that are spawned from now on import these modules by their names."""
+        if not self._is_inherited:  # else this process has the folder from its parent, to pass on
+            _spawn_folder.add(self.root, self._search_path, self._folders)
 
     # -- importing from model code -----------------------------------------------------
 
@@ -302,6 +326,7 @@ class ModuleNamespace:
         """Forget the modules and undo what they did to `sys.path`. Safe to call twice."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
+        _spawn_folder.remove(self.root)
         for name in list(sys.modules):
             if name != self.root and not name.startswith(self.prefix):
                 continue

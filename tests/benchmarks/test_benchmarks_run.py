@@ -42,6 +42,10 @@ def run_quick(program: str, folder: Path) -> dict:
             {"thread, 1 stream", "thread, 8 streams", "one response a millisecond, p50"},
         ),
         (
+            "bench_asyncio.py",
+            {"async_run(), 32 coroutines", "async_stream() of 100, 1 coroutine, each"},
+        ),
+        (
             "bench_bls.py",
             {"inline to inline, exec()", "thread to thread, async_exec(), 32 in flight"},
         ),
@@ -55,6 +59,6 @@ def test_benchmark_writes_rows_with_their_baselines(program, some_rows, tmp_path
     for row in result["rows"]:
         assert set(row) == COLUMNS
         assert isinstance(row["value"], float)
-        assert row["unit"] in {"ns", "us", "ms", "1/s", "MiB", "sizes"}
+        assert row["unit"] in {"ns", "us", "ms", "1/s", "MiB", "sizes", "wakes"}
         assert (row["baseline"] is None) == (row["ratio"] is None)
         assert (row["target"] is None) == (row["is_met"] is None)

@@ -188,7 +188,7 @@ def test_archive_of_a_python_based_backend(tmp_path: Path) -> None:
         (" ", "relative"),
         ("$TRITON_MODEL_DIRECTORY/env", "two dollar signs"),
         ("/x/$$TRITON_MODEL_DIRECTORY/env", "at the start of the path only"),
-        ("/a\0b", "null byte"),
+        ("/a\0b", "embedded null"),
     ],
 )
 def test_path_missing(environments: EnvironmentCache, given: str, hint: str) -> None:

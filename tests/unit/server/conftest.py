@@ -1,4 +1,4 @@
-"""Fixtures of the tests of BLS."""
+"""Fixtures of the tests of senders, streams and BLS."""
 
 from __future__ import annotations
 
@@ -14,8 +14,36 @@ import pytest
 import pytriton_lite as ptl
 from tests.support.bls import caller, within
 from tests.support.repository import RepositoryBuilder
+from tests.support.scripted import Script, hard_limit
 
 LIMIT_S = 30
+
+
+@pytest.fixture
+def time_limit() -> Iterator[None]:
+    """A test that hangs ends; for use by whole modules."""
+    with hard_limit(40):
+        yield
+
+
+@pytest.fixture
+def script_config() -> str:
+    """What the configuration of `script`'s model has beyond its tensors; modules say their own."""
+    return ""
+
+
+@pytest.fixture
+def script(repository: RepositoryBuilder, script_config: str) -> Script:
+    """What the model `m` does."""
+    script = Script()
+    script.write(repository, "m", script_config)
+    return script
+
+
+@pytest.fixture
+def model(serve: Callable[..., ptl.Server], script: Script, execution: str) -> ptl.Model:
+    """The model `m`, served in each execution mode."""
+    return serve(execution=execution)["m"]
 
 
 @pytest.fixture

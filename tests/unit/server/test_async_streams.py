@@ -10,7 +10,7 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,34 +23,22 @@ from tests.support.scripted import (
     FINAL,
     Script,
     error_response,
-    hard_limit,
     response,
     start_thread,
     value_of,
     wait_for,
 )
 
+pytestmark = pytest.mark.usefixtures("time_limit")
+
 Serve = Callable[..., ptl.Server]
 X = np.float32([1, 2])
 PREFIX = "Failed to process the request(s) for model 'm_0', message: "
 
 
-@pytest.fixture(autouse=True)
-def limit() -> Iterator[None]:
-    with hard_limit(40):
-        yield
-
-
 @pytest.fixture
-def script(repository: RepositoryBuilder) -> Script:
-    script = Script()
-    script.write(repository, "m", DECOUPLED)
-    return script
-
-
-@pytest.fixture
-def model(serve: Serve, script: Script, execution: str) -> ptl.Model:
-    return serve(execution=execution)["m"]
+def script_config() -> str:
+    return DECOUPLED
 
 
 def send_all(sender: Any, count: int, pause_s: float = 0) -> None:

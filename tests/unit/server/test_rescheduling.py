@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,21 +22,16 @@ from tests.support.scripted import (
     ITERATIVE,
     RESCHEDULE,
     Script,
-    hard_limit,
     response,
     value_of,
     wait_for,
 )
 
+pytestmark = pytest.mark.usefixtures("time_limit")
+
 Serve = Callable[..., ptl.Server]
 X = np.float32([1, 2])
 PREFIX = "Failed to process the request(s) for model 'm_0', message: "
-
-
-@pytest.fixture(autouse=True)
-def limit() -> Iterator[None]:
-    with hard_limit(40):
-        yield
 
 
 @pytest.fixture(params=["default", "decoupled"])
@@ -45,10 +40,8 @@ def is_decoupled(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def script(repository: RepositoryBuilder, is_decoupled: bool) -> Script:
-    script = Script()
-    script.write(repository, "m", ITERATIVE + DECOUPLED * is_decoupled)
-    return script
+def script_config(is_decoupled: bool) -> str:
+    return ITERATIVE + DECOUPLED * is_decoupled
 
 
 class Repeats:

@@ -11,7 +11,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,13 @@ from tests.support.scripted import (
     FINAL,
     Script,
     error_response,
-    hard_limit,
     response,
     start_thread,
     value_of,
     wait_for,
 )
+
+pytestmark = pytest.mark.usefixtures("time_limit")
 
 Serve = Callable[..., ptl.Server]
 X = np.float32([1, 2])
@@ -45,24 +46,6 @@ FINAL_FIRST = (
 )
 BAD_FLAG = "Unable to send response. Unsupported flag provided."
 NO_RESPONSE = "Inference Response object must be provided when the response flags is set to zero."
-
-
-@pytest.fixture(autouse=True)
-def limit() -> Iterator[None]:
-    with hard_limit(40):
-        yield
-
-
-@pytest.fixture
-def script(repository: RepositoryBuilder) -> Script:
-    script = Script()
-    script.write(repository, "m")
-    return script
-
-
-@pytest.fixture
-def model(serve: Serve, script: Script, execution: str) -> ptl.Model:
-    return serve(execution=execution)["m"]
 
 
 def ask(model: ptl.Model, value: float = 1) -> list[float]:

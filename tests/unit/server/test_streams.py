@@ -14,7 +14,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,13 @@ from tests.support.scripted import (
     FINAL,
     Script,
     error_response,
-    hard_limit,
     response,
     start_thread,
     value_of,
     wait_for,
 )
+
+pytestmark = pytest.mark.usefixtures("time_limit")
 
 Serve = Callable[..., ptl.Server]
 X = np.float32([1, 2])
@@ -42,22 +43,9 @@ PREFIX = "Failed to process the request(s) for model 'm_0', message: "
 CLOSED = "Unable to send response. Response sender has been closed."
 
 
-@pytest.fixture(autouse=True)
-def limit() -> Iterator[None]:
-    with hard_limit(40):
-        yield
-
-
 @pytest.fixture
-def script(repository: RepositoryBuilder) -> Script:
-    script = Script()
-    script.write(repository, "m", DECOUPLED)
-    return script
-
-
-@pytest.fixture
-def model(serve: Serve, script: Script, execution: str) -> ptl.Model:
-    return serve(execution=execution)["m"]
+def script_config() -> str:
+    return DECOUPLED
 
 
 def sends(count: int, *, final: str = "alone") -> Callable[[list], None]:
