@@ -1,4 +1,5 @@
 """Shared memory of a server and one stub (see segment.pyx)."""
+from cpython.pythread cimport PyThread_type_lock
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pytriton_lite._ipc.ring cimport ptl_ring_end
@@ -19,7 +20,7 @@ cdef class Segment:
 cdef class Producer:
     cdef Segment segment            # keeps the memory
     cdef ptl_ring_end ring
-    cdef object lock
+    cdef PyThread_type_lock lock
     cdef bint is_closed
     cdef bint is_napping            # a thread of this side sleeps, or is about to
 
@@ -29,7 +30,9 @@ cdef class Producer:
 cdef class Consumer:
     cdef Segment segment
     cdef ptl_ring_end ring
-    cdef object lock
+    cdef PyThread_type_lock lock
     cdef bint is_closed
     cdef bint is_napping            # a thread of this side sleeps, or is about to
     cdef int64_t yield_ns
+
+    cdef bytes get(self, uint32_t *kind, uint64_t *call, int64_t deadline_ns)

@@ -30,11 +30,14 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.pythread cimport (
+    NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
+    PyThread_release_lock, PyThread_type_lock,
+)
 
 import errno
 import fcntl
 import os
-import threading
 
 from pytriton_lite._core.slot cimport signal_slice
 from pytriton_lite._core.sync cimport ptl_now_ns
@@ -207,7 +210,10 @@ cdef class Producer:
     """Writing end of a ring. Thread-safe."""
 
     def __cinit__(self):
-        self.lock = threading.Lock()
+        self.lock = _new_lock()
+
+    def __dealloc__(self):
+        PyThread_free_lock(self.lock)
 
     @property
     def largest(self):
@@ -251,7 +257,8 @@ cdef class Producer:
         cdef uint64_t seen
         cdef int64_t ns
         while True:
-            with self.lock:
+            _acquire(self.lock)
+            try:
                 if self.is_closed:
                     raise UnavailableError("the other process is gone")
                 seen = self.ring.head.head
@@ -263,6 +270,8 @@ cdef class Producer:
                 with nogil:
                     ptl_ring_await_room(&self.ring, seen, ns)
                 self.is_napping = False
+            finally:
+                PyThread_release_lock(self.lock)
             PyErr_CheckSignals()  # without the lock: a handler may want the ring, too
         if state == PTL_RING_TOO_LARGE:
             raise ValueError(f"a record of {length} bytes is too large for a ring of {self.ring.size}")
@@ -285,7 +294,10 @@ cdef class Consumer:
     """Reading end of a ring. Thread-safe; each record goes to one thread."""
 
     def __cinit__(self):
-        self.lock = threading.Lock()
+        self.lock = _new_lock()
+
+    def __dealloc__(self):
+        PyThread_free_lock(self.lock)
 
     def pull(self, *, int64_t deadline_ns=0):
         """Take the next record out; waits for one.
@@ -304,13 +316,21 @@ cdef class Consumer:
         BrokenSegmentError
             The producer has spoilt the ring.
         """
+        cdef uint32_t kind
+        cdef uint64_t call
+        payload = self.get(&kind, &call, deadline_ns)
+        return kind, call, payload
+
+    cdef bytes get(self, uint32_t *kind, uint64_t *call, int64_t deadline_ns):
         cdef ptl_record record
         cdef char *where = NULL
         cdef int state
         cdef int64_t ns
+        cdef bytes payload
         cdef bint is_waited_for, has_looked = False
         while True:
-            with self.lock:
+            _acquire(self.lock)
+            try:
                 state = ptl_ring_peek(&self.ring, &record, &where)
                 if state == PTL_RING_BROKEN:
                     raise BrokenSegmentError("a ring does not hold records")
@@ -330,17 +350,35 @@ cdef class Consumer:
                 with nogil:
                     ptl_ring_await_record(&self.ring, ns)
                 self.is_napping = False
+            finally:
+                PyThread_release_lock(self.lock)
             PyErr_CheckSignals()  # without the lock: a handler may want the ring, too
         if is_waited_for:
             with nogil:
                 ptl_ring_wake(&self.ring.head.full)
-        return record.kind, record.call, payload
+        kind[0] = record.kind
+        call[0] = record.call
+        return payload
 
     def close(self):
         """The other process is gone: what it has written can still be read."""
         self.is_closed = True
         while self.is_napping:  # it may have looked at `is_closed` just before
             _rouse(&self.ring.head.asleep)
+
+
+cdef PyThread_type_lock _new_lock() except NULL:
+    cdef PyThread_type_lock lock = PyThread_allocate_lock()
+    if lock == NULL:
+        raise MemoryError
+    return lock
+
+
+cdef int _acquire(PyThread_type_lock lock) except -1:
+    if not PyThread_acquire_lock(lock, NOWAIT_LOCK):
+        with nogil:
+            PyThread_acquire_lock(lock, WAIT_LOCK)
+    return 0
 
 
 cdef int _rouse(uint32_t *word) except -1:

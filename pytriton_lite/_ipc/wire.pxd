@@ -51,6 +51,7 @@ cdef class Reader:
     cdef bint is_view
     cdef readonly bint is_final         # of the last outcome
 
+    cdef int open(self, bytes payload) except -1
     cdef const char *take(self, Py_ssize_t count) except NULL
     cdef int u8(self) except -1
     cdef uint32_t u32(self) except? 0xFFFFFFFF

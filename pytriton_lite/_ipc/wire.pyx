@@ -190,8 +190,7 @@ cdef class Link:
         cdef int64_t size
         cdef Block block
         made.link = self
-        made.kind, made.call, payload = ring.pull(deadline_ns=deadline_ns)
-        made.open(payload)
+        made.open(ring.get(&made.kind, &made.call, deadline_ns))
         if made.kind & KIND_LARGE:
             made.kind &= ~<uint32_t> KIND_LARGE
             size = made.i64()
@@ -390,7 +389,7 @@ cdef dict _rare_of(InferenceRequest request, tuple all_outputs):
 cdef class Reader:
     """A record that came, and what of it was not read yet."""
 
-    def open(self, bytes payload):
+    cdef int open(self, bytes payload) except -1:
         """Begin to read: take back what the other side gives back."""
         cdef uint32_t count
         self.payload = payload
@@ -400,6 +399,7 @@ cdef class Reader:
         while count:
             self.link.arena.release(<uint64_t> self.i64())
             count -= 1
+        return 0
 
     cdef const char *take(self, Py_ssize_t count) except NULL:
         cdef const char *here = self.at
