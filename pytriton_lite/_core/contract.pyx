@@ -160,9 +160,19 @@ cdef class Contract(AnswerMaker):
             )
         return self._settle(request, holders, returned, form)
 
-    cdef object resume(self):
-        """Wait for the outcome of a `run` that was LEFT."""
-        raise InternalError("nothing was left to wait for")
+    # Of an instance in another process, see `_ipc.remote`:
+
+    cdef object begin(self, InferenceRequest request, int form):
+        """The first part of `run`: None when `resume` is to wait for the outcome."""
+        raise InternalError("an instance of this process waits for no other")
+
+    cdef object resume(self, CallSlot slot, int form, int64_t deadline_ns):
+        """Wait for the outcome of a `begin`, or of a `run` that was LEFT."""
+        raise InternalError("an instance of this process waits for no other")
+
+    cdef bint recall(self, CallSlot slot, bint is_queued_again) except -1:
+        """Take a request back that the instance has not begun with; False when it has."""
+        return False
 
     cdef int given_up(self, CallSlot slot, bint is_soft) except -1:
         """The caller of a request that runs here has given it up; model code looks at the slot."""

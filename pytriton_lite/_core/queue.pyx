@@ -40,6 +40,12 @@ cdef extern from *:
 # that no caller serves the others for ever.
 cdef enum:
     LEADER_BUDGET = 32
+    # An instance in another process is sent so many requests ahead, and so much work and data.
+    MOST_AHEAD = 32
+    AHEAD_NS = 1_000_000
+    AHEAD_BYTES = 262_144
+    # What it may take for one of them before the others are taken back.
+    PATIENCE_NS = 2_000_000
     SEQUENCE_START = 1
     SIGNAL_SLICE_NS = 200_000_000
 
@@ -426,7 +432,7 @@ cdef class RequestQueue:
             request = executor.left
             began = executor.left_ns
             executor.left = None
-            outcome = executor.contract.resume()
+            outcome = executor.contract.resume(slot, slot.form, executor.contract.deadline_ns)
         slot.request = None
         request.slot = slot
         slot.runner = executor.contract
@@ -574,9 +580,16 @@ cdef class RequestQueue:
         self._hand_over(executor)
 
     def pump(self, Executor executor):
-        """Run what no thread waits for, on an instance in another process, whenever there is something."""
-        cdef ptl_node *node
+        """Run what no thread waits for, on an instance in another process, whenever there is something.
+
+        Several requests are sent ahead, so that the instance need not wait for this thread, nor
+        this one for the GIL, between two of them; those that it has not begun with are taken back
+        when it turns out to be slow.
+        """
+        cdef ptl_node *nodes[MOST_AHEAD]
         cdef CallSlot slot
+        cdef list slots
+        cdef int i, count, room
         while True:
             with nogil:
                 while ptl_load(&executor.worker.word) == 0:
@@ -585,28 +598,123 @@ cdef class RequestQueue:
             if executor.left is not None:
                 slot = executor.running
                 self._pump_slot(executor, slot)
-            slot = executor.handed
-            executor.handed = None
+            slots = []
+            if executor.handed is not None:
+                slots.append(executor.handed)
+                executor.handed = None
             while True:
-                if slot is not None and ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
-                    executor.running = slot
-                    executor.contract.deadline_ns = 0
-                    self._pump_slot(executor, slot)
+                self._pump_slots(executor, slots)
                 slot = None
+                slots.clear()
                 if executor.is_ended:
                     return
-                node = ptl_release(&self.queue, &executor.worker)
-                if node == NULL:
+                room = self._room(executor)
+                count = ptl_release_many(&self.queue, &executor.worker, nodes, room)
+                if not count:
                     break
-                slot = <CallSlot> node.owner
-                Py_DECREF(slot)  # the queue's reference is ours now, in `slot`
+                for i in range(count):
+                    slot = <CallSlot> nodes[i].owner
+                    Py_DECREF(slot)  # the queue's reference is ours now, in `slots`
+                    slots.append(slot)
                 if slot.node.thread_waits:
+                    slots.clear()
                     slot.node.executor = <void *> executor
                     if ptl_move(&slot.node.word, PTL_QUEUED, PTL_LEAD):
                         with nogil:
                             ptl_wake(&slot.node.word)
                         break
-                    slot = None
+
+    cdef int _room(self, Executor executor) noexcept:
+        """How many requests to send ahead: what takes the instance no more than a moment."""
+        cdef int64_t usual_ns = executor.contract.usual_ns
+        if self.is_iterative or usual_ns == 0:
+            return 1
+        return <int> max(1, min(<int64_t> MOST_AHEAD, AHEAD_NS // usual_ns))
+
+    cdef int _pump_slots(self, Executor executor, list slots) except -1:
+        cdef Contract contract = executor.contract
+        cdef CallSlot slot
+        cdef list sent = []
+        cdef InferenceRequest request
+        cdef object outcome
+        cdef Py_ssize_t i, limit = contract.sent_bytes + AHEAD_BYTES
+        if len(slots) == 1:
+            slot = slots[0]
+            if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
+                executor.running = slot
+                contract.deadline_ns = 0
+                self._pump_slot(executor, slot)
+            return 0
+        for i in range(len(slots)):
+            slot = slots[i]
+            if contract.sent_bytes > limit:
+                # No more than what surely fits: the instance may wait for us to read its answers.
+                self._put_back(slots[i:])
+                break
+            if not ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
+                continue
+            request = slot.request
+            slot.request = None
+            request.slot = slot
+            slot.runner = contract
+            outcome = contract.begin(request, slot.form)
+            if outcome is None:
+                sent.append(request)
+            else:
+                slot.finish_and_wake(outcome)
+        request = None
+        slots.clear()
+        for i in range(len(sent)):
+            request = sent[i]
+            if request is None:
+                continue  # taken back
+            slot = request.slot
+            executor.running = slot
+            executor.left_ns = ptl_now_ns()
+            executor.left = request
+            if i + 1 < len(sent):
+                contract.deadline_ns = executor.left_ns + PATIENCE_NS
+                outcome = self._run(executor, slot)
+                if outcome is not LEFT and not executor.worker.is_retired:
+                    self._finish(executor, slot, outcome)
+                    continue
+                self._take_back(contract, sent, i + 1)
+                if outcome is not LEFT:
+                    self._finish(executor, slot, outcome)
+                    continue
+            contract.deadline_ns = 0
+            request = sent[i] = None
+            self._pump_slot(executor, slot)
+        return 0
+
+    cdef int _take_back(self, Contract contract, list sent, Py_ssize_t first) except -1:
+        """Queue again what was sent ahead and not begun with, as None in `sent`."""
+        cdef InferenceRequest request
+        cdef CallSlot slot
+        cdef list back = []
+        cdef Py_ssize_t i
+        for i in range(first, len(sent)):
+            request = sent[i]
+            slot = request.slot
+            if not contract.recall(slot, True):
+                continue
+            sent[i] = None
+            slot.runner = None
+            slot.request = request
+            slot.call = 0
+            if ptl_move(&slot.node.word, PTL_RUNNING, PTL_QUEUED):
+                back.append(slot)
+        request = None
+        return self._put_back(back)
+
+    cdef int _put_back(self, list slots) except -1:
+        cdef ptl_worker *idle = NULL
+        cdef CallSlot slot
+        for slot in reversed(slots):
+            Py_INCREF(slot)  # the queue's
+            ptl_push_front(&self.queue, &slot.node, &idle)
+            ptl_ring(idle)
+        return 0
 
     cdef int _pump_slot(self, Executor executor, CallSlot slot) except -1:
         cdef object outcome
@@ -614,6 +722,9 @@ cdef class RequestQueue:
             outcome = self._run(executor, slot)
         except BaseException as error:
             outcome = _defect(executor.contract, error)
+        return self._finish(executor, slot, outcome)
+
+    cdef int _finish(self, Executor executor, CallSlot slot, object outcome) except -1:
         executor.running = None
         if outcome is not PENDING:
             slot.finish_and_wake(outcome)

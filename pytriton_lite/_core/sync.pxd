@@ -46,6 +46,10 @@ cdef extern from * nogil:
     static inline int ptl_move(uint32_t *word, uint32_t from, uint32_t to) {
         return __atomic_compare_exchange_n(word, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
     }
+    static inline void ptl_store_64(uint64_t *word, uint64_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+    static inline int ptl_move_64(uint64_t *word, uint64_t from, uint64_t to) {
+        return __atomic_compare_exchange_n(word, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    }
     static inline void ptl_wake(uint32_t *word) {
         syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
     }
@@ -213,6 +217,35 @@ cdef extern from * nogil:
         ptl_unlock(&q->lock);
         return found;
     }
+    /* The pump: up to `room` nodes to run one after another, fairly shared among the instances and
+       in order. A node that a thread waits for comes alone. 0 when there is none: it is idle. */
+    static inline int ptl_release_many(ptl_queue *q, ptl_worker *w, ptl_node **nodes, int room) {
+        int count = 0, is_watched = 0;
+        int64_t share;
+        ptl_lock(&q->lock);
+        if (!w->is_retired) {
+            share = q->worker_count > 1 ? (q->depth + q->worker_count - 1) / q->worker_count : q->depth;
+            if (share < room) room = (int)share;
+            while (count < room && q->head && !(count && q->head->thread_waits)) {
+                nodes[count++] = ptl_unlink_head(q);
+                if (nodes[0]->thread_waits) break;
+            }
+            if (!count) { ptl_set_idle(q, w); is_watched = q->is_closed; }
+        }
+        ptl_unlock(&q->lock);
+        if (is_watched) ptl_wake(&q->rest);
+        return count;
+    }
+    /* Put a node back in front of all others. Fills `to_ring` with an idle worker, if there is one. */
+    static inline void ptl_push_front(ptl_queue *q, ptl_node *node, ptl_worker **to_ring) {
+        ptl_lock(&q->lock);
+        node->next = q->head;
+        q->head = node;
+        if (!q->tail) q->tail = node;
+        q->depth++;
+        *to_ring = ptl_pop_idle(q);
+        ptl_unlock(&q->lock);
+    }
     /* The instance takes no more requests; who holds it finds out when it gives it back. */
     static inline void ptl_retire(ptl_queue *q, ptl_worker *w) {
         ptl_worker **link;
@@ -270,6 +303,8 @@ cdef extern from * nogil:
     uint32_t ptl_load(uint32_t *word)
     void ptl_store(uint32_t *word, uint32_t value)
     bint ptl_move(uint32_t *word, uint32_t from_, uint32_t to)
+    void ptl_store_64(uint64_t *word, uint64_t value)
+    bint ptl_move_64(uint64_t *word, uint64_t from_, uint64_t to)
     void ptl_wake(uint32_t *word)
     void ptl_lock(uint32_t *lock)
     void ptl_unlock(uint32_t *lock)
@@ -283,6 +318,8 @@ cdef extern from * nogil:
     int ptl_push_or_acquire(ptl_queue *q, ptl_node *node, ptl_worker **got)
     ptl_node *ptl_release(ptl_queue *q, ptl_worker *w)
     bint ptl_remove(ptl_queue *q, ptl_node *node)
+    int ptl_release_many(ptl_queue *q, ptl_worker *w, ptl_node **nodes, int room)
+    void ptl_push_front(ptl_queue *q, ptl_node *node, ptl_worker **to_ring)
     void ptl_retire(ptl_queue *q, ptl_worker *w)
     void ptl_close(ptl_queue *q, int wakes_workers)
     ptl_node *ptl_take_any(ptl_queue *q)

@@ -10,7 +10,8 @@
     answers     STARTED     0       json: nothing; the stub is there
                 LOADED      0       json: what the server wants to know of the model
                 FAILED      0       json: the error of the load
-                ANSWER      old     uint8 state, uint8 whether execute failed, then maybe outcome
+                ANSWER      old     uint8 state, uint8 whether execute failed, int64 ns of execute,
+                                    then maybe outcome
     to_stub     CANCEL      old     uint8 whether the request goes on to take responses
                 CREDIT      old     int64 responses read so far
                 REPLY       theirs  to an ASK
@@ -48,6 +49,17 @@ cdef enum:
     ANSWER_OUTCOME = 0
     ANSWER_PENDING = 1
     ANSWER_RESCHEDULED = 2
+    ANSWER_SKIPPED = 3      # the server has taken the call back
+
+# Claims: words in the control page, one per call in flight, by its number. A call that was sent ahead
+# is the stub's when it begins with it, and until then the server may take it back.
+cdef enum:
+    CLAIMS = 64
+    CLAIMS_BEGIN = 1024
+    CLAIM_STATES = 4        # a word is CLAIM_STATES * call + state
+    CLAIM_OFFERED = 0
+    CLAIM_TAKEN = 1
+    CLAIM_RECALLED = 2
 
 # Flags of RESPONSE.
 cdef enum:

@@ -15,7 +15,9 @@ cdef class RemoteContract(Contract):
     cdef int form                   # of the answer to `current`, FORM_*
     cdef object make_dead_error
     cdef object on_broken
+    cdef set recalled               # numbers of calls that were queued again, whose answers are still to come
 
+    cdef uint64_t *_claim(self, uint64_t call) noexcept
     cdef object _await(self)
     cdef object _outcome(self, Reader record)
     cdef object _lost(self, object error)

@@ -18,7 +18,7 @@ from pytriton_lite._core.sync cimport *
 from pytriton_lite._ipc.protocol cimport *
 from pytriton_lite._ipc.segment import BrokenSegmentError
 from pytriton_lite._ipc.wire cimport Link, Reader, Writer, new_writer
-from pytriton_lite.errors import TritonError
+from pytriton_lite.errors import CancelledError, TritonError
 
 
 cdef class RemoteContract(Contract):
@@ -54,10 +54,15 @@ cdef class RemoteContract(Contract):
         self.on_broken = on_broken
         self.pending = {}
         self.slots = {}
+        self.recalled = set()
 
     # -- execute -----------------------------------------------------------------------
 
     cdef object run(self, InferenceRequest request, Py_ssize_t holders, int form):
+        outcome = self.begin(request, form)
+        return self._await() if outcome is None else outcome
+
+    cdef object begin(self, InferenceRequest request, int form):
         cdef CallSlot slot = request.slot
         cdef Writer record
         cdef bint is_again = request.home is self and slot.call in self.slots
@@ -76,27 +81,48 @@ cdef class RemoteContract(Contract):
             record = new_writer(self.link)
             if is_again:
                 self.link.send(record, False, AGAIN, slot.call)
-                return self._await()
+                return None
             record.u8(0 if slot.stream is None else CALL_STREAMS)
             record.i64(0 if slot.stream is None else slot.stream.limit)
             if slot.stream is not None and slot.stream.limit:
                 slot.stream.report_reading(_Credit(self, slot.call))
             record.request(request, self.all_outputs)
+            self.sent_bytes += record.size
+            ptl_store_64(self._claim(slot.call), CLAIM_STATES * slot.call + CLAIM_OFFERED)
             self.link.send(record, False, CALL, slot.call)
         except TritonError as error:
             return self._lost(error)
-        if not self.is_iterative:
-            request.tensors = []  # the caller has its arrays back
+        return None
+
+    cdef object resume(self, CallSlot slot, int form, int64_t deadline_ns):
+        self.current = slot
+        self.form = form
+        self.deadline_ns = deadline_ns
         return self._await()
 
-    cdef object resume(self):
-        self.deadline_ns = 0
-        return self._await()
+    cdef uint64_t *_claim(self, uint64_t call) noexcept:
+        return <uint64_t *> (self.link.segment.memory + CLAIMS_BEGIN) + call % CLAIMS
+
+    cdef bint recall(self, CallSlot slot, bint is_queued_again) except -1:
+        if not ptl_move_64(
+            self._claim(slot.call), CLAIM_STATES * slot.call + CLAIM_OFFERED,
+            CLAIM_STATES * slot.call + CLAIM_RECALLED,
+        ):
+            return False
+        if is_queued_again:
+            self.slots.pop(slot.call, None)
+            self.recalled.add(slot.call)
+        return True
 
     cdef object _await(self):
         """Wait for the outcome of `current`."""
+        cdef Reader record
         try:
-            return self._outcome(self.link.receive(False, self.deadline_ns))
+            while True:
+                record = self.link.receive(False, self.deadline_ns)
+                if record.call not in self.recalled:
+                    return self._outcome(record)
+                self.recalled.remove(record.call)
         except TimeoutError:
             return LEFT
         except TritonError as error:
@@ -113,6 +139,7 @@ cdef class RemoteContract(Contract):
         self.current = None
         state = record.u8()
         self.has_failed = record.u8()
+        self.usual_ns += (record.i64() - self.usual_ns) // 8
         if state == ANSWER_RESCHEDULED:
             return RESCHEDULED
         if state == ANSWER_PENDING:
@@ -120,6 +147,8 @@ cdef class RemoteContract(Contract):
                 self.open_slots[slot] = None
             return PENDING
         self.slots.pop(slot.call, None)
+        if state == ANSWER_SKIPPED:
+            return CancelledError("", model=self.model_name, request_id=slot.request_id)
         outcome = record.outcome(self.model_name, self.model_version)
         if self.form == FORM_ARRAYS and type(outcome) is Reply and (<Reply> outcome).bfloat16_names is None:
             return (<Reply> outcome).payloads
@@ -149,6 +178,8 @@ cdef class RemoteContract(Contract):
 
     cdef int given_up(self, CallSlot slot, bint is_soft) except -1:
         cdef Writer record
+        if not is_soft:
+            self.recall(slot, False)  # else it has begun
         try:
             record = new_writer(self.link)
             record.u8(is_soft)

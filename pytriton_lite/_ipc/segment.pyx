@@ -13,6 +13,7 @@ Layout, offsets in bytes::
                             8  uint32  VERSION of this layout
                            16  uint64  bytes of data of a ring
                            24  uint64  bytes of an arena
+                         1024  64 x uint64  claims, see protocol.pxd
     4096                ring `calls`         server to stub: what `execute` is to run
     + 192 + ring        ring `answers`       stub to server: what it returned
     + 192 + ring        ring `to_stub`       server to stub: everything that does not wait its turn

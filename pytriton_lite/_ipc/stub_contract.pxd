@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint64_t
 from pytriton_lite._core.contract cimport Contract
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.slot cimport CallSlot, StreamBuffer
-from pytriton_lite._ipc.wire cimport Link, Reader
+from pytriton_lite._ipc.wire cimport Link, Reader, Writer
 
 
 cdef class StubContract(Contract):
@@ -14,9 +14,11 @@ cdef class StubContract(Contract):
     cdef dict parked                # call number -> InferenceRequest, rescheduled
     cdef set early                  # calls that were cancelled before they came
     cdef uint64_t newest            # number of the newest call that came
+    cdef int64_t began_ns           # when the running call was begun with
 
     cdef int _call(self, Reader record) except -1
     cdef int _run_call(self, InferenceRequest request, CallSlot slot) except -1
+    cdef int _begin_answer(self, Writer record, int state) except -1
     cdef int _cancel(self, Reader record) except -1
     cdef int _respond(self, uint64_t call, object outcome, bint ends) except -1
 

@@ -66,13 +66,21 @@ cdef class StubContract(Contract):
         cdef InferenceRequest request
         cdef int flags = record.u8()
         cdef int64_t limit = record.i64()
+        cdef uint64_t *claim = <uint64_t *> (self.link.segment.memory + CLAIMS_BEGIN) + record.call % CLAIMS
+        self.newest = record.call
+        self.began_ns = ptl_now_ns()
         slot.call = record.call
+        if not ptl_move_64(
+            claim, CLAIM_STATES * record.call + CLAIM_OFFERED, CLAIM_STATES * record.call + CLAIM_TAKEN
+        ):
+            record.request(self.all_outputs)  # gives its blocks back
+            self.early.discard(record.call)
+            return self._state(slot, ANSWER_SKIPPED)
         slot.node.word = PTL_RUNNING
         slot.runner = self
         if flags & CALL_STREAMS:
             slot.stream = _stream(self, record.call, limit)
         self.slots[record.call] = slot
-        self.newest = record.call
         if record.call in self.early:
             self.early.remove(record.call)
             self.abandon(slot, False)
@@ -97,6 +105,7 @@ cdef class StubContract(Contract):
 
     def _again(self, uint64_t call):
         cdef InferenceRequest request = self.parked.pop(call, None)
+        self.began_ns = ptl_now_ns()
         if request is None:  # given up a moment ago
             slot = CallSlot.__new__(CallSlot)
             (<CallSlot> slot).call = call
@@ -105,8 +114,7 @@ cdef class StubContract(Contract):
 
     def _state(self, CallSlot slot, int state):
         cdef Writer record = new_writer(self.link)
-        record.u8(state)
-        record.u8(self.has_failed)
+        self._begin_answer(record, state)
         self.link.send(record, False, ANSWER, slot.call)
         return 0
 
@@ -116,16 +124,21 @@ cdef class StubContract(Contract):
         self.slots.pop(slot.call, None)
         slot.runner = None
         ptl_store(&slot.node.word, PTL_DONE)
-        record.u8(ANSWER_OUTCOME)
-        record.u8(self.has_failed)
+        self._begin_answer(record, ANSWER_OUTCOME)
         try:
             record.outcome(outcome)
         except TritonError as error:  # a tensor on a device; no room
             record = new_writer(self.link)
-            record.u8(ANSWER_OUTCOME)
-            record.u8(True)
+            self.has_failed = True
+            self._begin_answer(record, ANSWER_OUTCOME)
             record.outcome(self.failure(str(error), error, slot.request_id or ""))
         self.link.send(record, False, ANSWER, slot.call)
+        return 0
+
+    cdef int _begin_answer(self, Writer record, int state) except -1:
+        record.u8(state)
+        record.u8(self.has_failed)
+        record.i64(ptl_now_ns() - self.began_ns)
         return 0
 
     # -- response senders --------------------------------------------------------------
