@@ -171,7 +171,7 @@ def auto_complete_in_stub(
     code: ModelCode, config_json: str, settings: StubSettings
 ) -> dict[str, Any] | None:
     """`loader.auto_complete`, in a process of its own that ends afterwards."""
-    segment = Segment.create()
+    segment = Segment.create_largest()
     link = Link(segment, is_stub=False)
     name = f"{code.model_name}_auto_complete"
     process = _start_process(name, settings, segment, lambda _: link.close())
@@ -208,7 +208,7 @@ class _Stub:
         self._fault: BaseException | None = None
         self._is_serving = False
         self._lock = threading.Lock()
-        segment = Segment.create()
+        segment = Segment.create_largest()
         self._link = Link(segment, is_stub=False)
         self.contract = RemoteContract(
             self._link,

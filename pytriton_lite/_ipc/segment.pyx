@@ -100,6 +100,22 @@ cdef class Segment:
             os.close(self.fd)
 
     @staticmethod
+    def create_largest(*, uint64_t ring_bytes=1 << 20):
+        """`create` with the largest arenas, 64 GiB at most, for which there are addresses.
+
+        Those are scarce under a limit (`ulimit -v`) or where the system promises no memory that
+        it does not have (``vm.overcommit_memory=2``).
+        """
+        cdef uint64_t arena_bytes = 1 << 36
+        while True:
+            try:
+                return Segment.create(ring_bytes=ring_bytes, arena_bytes=arena_bytes)
+            except OSError:
+                if arena_bytes <= 1 << 26:
+                    raise
+                arena_bytes >>= 2
+
+    @staticmethod
     def create(*, uint64_t ring_bytes=1 << 20, uint64_t arena_bytes=1 << 36):
         """Make the memory.
 

@@ -112,6 +112,20 @@ def test_sizes_that_cannot_be(sizes: dict[str, int]) -> None:
         Segment.create(**sizes)
 
 
+def test_the_largest_arenas_that_there_are_addresses_for() -> None:
+    assert Segment.create_largest().arena_bytes == 1 << 36
+    script = (
+        "import resource\n"
+        "from pytriton_lite._ipc.segment import Segment\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\n"
+        "print(Segment.create_largest().arena_bytes)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert 1 << 26 <= int(done.stdout) < 4 << 30
+
+
 def test_what_is_no_segment_is_refused() -> None:
     fd = os.memfd_create("other")
     with pytest.raises(BrokenSegmentError, match="too small"):
