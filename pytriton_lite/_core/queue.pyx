@@ -597,6 +597,7 @@ cdef class RequestQueue:
             ptl_store(&executor.worker.word, 0)
             if executor.left is not None:
                 slot = executor.running
+                executor.contract.deadline_ns = 0
                 self._pump_slot(executor, slot)
             slots = []
             if executor.handed is not None:
