@@ -7,9 +7,14 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 
 from pytriton_lite._control import InstanceScope
+
+
+# Has the module that children of the model import, at the place of Triton's own.
+_ARTIFACTS = str(Path(__file__).with_name("artifacts"))
 
 
 class StubNamespace:
@@ -35,7 +40,7 @@ class StubNamespace:
         folders: Sequence[str],
         injected: Mapping[str, ModuleType],
     ) -> None:
-        sys.path.extend(search_path)
+        sys.path.extend([*search_path, _ARTIFACTS])
         sys.modules.update(injected)
 
     def load(self, name: str) -> ModuleType:

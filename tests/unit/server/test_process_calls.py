@@ -207,10 +207,7 @@ def test_the_time_is_up_while_it_runs(probe: ptl.Model, tmp_path: Path) -> None:
 
 def test_an_interrupt_while_it_runs(probe: ptl.Model, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    timer = threading.Timer(
-        0.1,
-        lambda: ctypes.pythonapi.PyErr_SetInterrupt(),
-    )
+    timer = threading.Timer(0.1, ctypes.pythonapi.PyErr_SetInterrupt)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         probe(inputs(f"while not os.path.exists({str(gate)!r}): time.sleep(0.001)"))
