@@ -12,7 +12,6 @@ from types import ModuleType
 
 from pytriton_lite._control import InstanceScope
 
-
 # Has the module that children of the model import, at the place of Triton's own.
 _ARTIFACTS = str(Path(__file__).with_name("artifacts"))
 
