@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ErrorCode
 from .schema import ConfigMessage
 from .suggest import with_note
 
@@ -176,6 +176,11 @@ def resolve_instance_groups(message: ConfigMessage, *, gpu_count: int = 0) -> No
 
 def _check_instance_group(message: ConfigMessage, group: ConfigMessage, gpu_count: int) -> None:
     prefix = f"instance group {group.name} of model {message.name}"
+    if group.kind not in group.Kind.values():
+        # Triton prints any kind without a name as KIND_AUTO.
+        raise ConfigError(
+            f"{prefix} has unexpected kind KIND_AUTO", ErrorCode.INTERNAL, model=message.name
+        )
     if group.kind == group.KIND_GPU:
         if not group.gpus:
             raise with_note(

@@ -6,8 +6,8 @@ Three steps, as there: `validate_general` before the model is looked at,
 order of the checks matters. All orders and texts were seen on Triton 2.51,
 except those of ``model_metrics``, which it does not know.
 
-Checks that need the model folder (label files, warmup and state files) or
-other models (how the steps of an ensemble fit together) are not made here.
+Checks that need the model folder (label files, warmup and state files) are in
+``model_files``, those that need other models in ``ensemble``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from .._dtypes import BY_CONFIG_NAME
-from ..errors import ConfigError, UnsupportedError
+from ..errors import ConfigError, ErrorCode, UnsupportedError
+from .ensemble import check_graph
 from .schema import ConfigMessage
 from .suggest import with_note
 
@@ -43,6 +44,25 @@ _IMAGE_RANK = 3
 
 def _fail(message: ConfigMessage, text: str, *, hint: str | None = None) -> NoReturn:
     raise with_note(ConfigError(text, model=message.name, hint=hint))
+
+
+def check_agents(message: ConfigMessage, *, model_name: str) -> None:
+    """Refuse repository agents, which are native libraries; Triton asks for them first of all.
+
+    Raises
+    ------
+    ConfigError
+        The configuration names an agent.
+    """
+    for agent in message.model_repository_agents.agents:
+        raise with_note(
+            ConfigError(
+                f"unable to find 'libtritonrepoagent_{agent.name}.so' for repo agent "
+                f"'{agent.name}', searched: /opt/tritonserver/repoagents",
+                model=model_name,
+                hint="repository agents are native libraries, which are never loaded here",
+            )
+        )
 
 
 def validate_general(message: ConfigMessage, *, model_name: str) -> None:
@@ -240,7 +260,7 @@ def _check_false_true(message: ConfigMessage, control: ConfigMessage, kind: str)
 
 
 def _check_ensemble(message: ConfigMessage) -> None:
-    """Check an ensemble's own fields; how its steps fit together is not looked at."""
+    """Check what an ensemble may have, then its steps."""
     name = message.name
     if not message.HasField("ensemble_scheduling"):
         if message.platform == "ensemble":
@@ -260,12 +280,7 @@ def _check_ensemble(message: ConfigMessage) -> None:
         _fail(message, f"optimization should not be specified for ensemble '{name}'")
     if message.model_warmup:
         _fail(message, f"model_warmup can not be specified for ensemble '{name}'")
-    if not message.ensemble_scheduling.step:
-        _fail(message, f"must specify 'step' for ensemble '{name}'")
-    for index, step in enumerate(message.ensemble_scheduling.step):
-        for field in ("model_name", "input_map", "output_map"):
-            if not getattr(step, field):
-                _fail(message, f"must specify '{field}' in step {index} of ensemble '{name}'")
+    check_graph(message)
 
 
 def _check_metrics(message: ConfigMessage) -> None:
@@ -284,14 +299,27 @@ def _check_metrics(message: ConfigMessage) -> None:
 
 
 def validate_parameters(message: ConfigMessage) -> None:
-    """Check the parameters that the Python backend itself reads.
+    """Check the parameters, and the batch inputs, that the Python backend itself reads.
 
     Raises
     ------
+    ConfigError
+        The kind of a batch input is a number without a name.
     UnsupportedError
         `FORCE_CPU_ONLY_INPUT_TENSORS` is neither ``yes`` nor ``no``. The stray quote
         of the text is Triton's.
     """
+    for item in message.batch_input:
+        if item.kind not in item.Kind.values():
+            # It stumbles over the number in the JSON form.
+            raise with_note(
+                ConfigError(
+                    "attempt to access JSON non-string as string",
+                    ErrorCode.INTERNAL,
+                    model=message.name,
+                    hint=f"the kind {item.kind} of a batch input has no name",
+                )
+            )
     if _FORCE_CPU not in message.parameters:
         return
     value = message.parameters[_FORCE_CPU].string_value
@@ -303,7 +331,7 @@ def validate_parameters(message: ConfigMessage) -> None:
 
 
 def validate_io(message: ConfigMessage) -> None:
-    """Check inputs, outputs, batch inputs and outputs, states and warmup samples.
+    """Check inputs, outputs, batch inputs and batch outputs.
 
     Raises
     ------
@@ -312,7 +340,9 @@ def validate_io(message: ConfigMessage) -> None:
     """
     for tensor in message.input:
         _check_tensor(message, tensor, "input")
-        if tensor.format != tensor.FORMAT_NONE and len(tensor.dims) != _IMAGE_RANK:
+        # Numbers without a name pass, whatever the dims.
+        is_image = tensor.format in (tensor.FORMAT_NHWC, tensor.FORMAT_NCHW)
+        if is_image and len(tensor.dims) != _IMAGE_RANK:
             _fail(message, f"model input NHWC/NCHW require 3 dims for {message.name}")
         _check_tensorrt_flags(message, tensor)
     for tensor in message.output:
@@ -320,9 +350,6 @@ def validate_io(message: ConfigMessage) -> None:
         _check_tensorrt_flags(message, tensor)
     _check_batch_inputs(message)
     _check_batch_outputs(message)
-    for state in message.sequence_batching.state:
-        _check_initial_state(message, state)
-    _check_warmup(message)
 
 
 def _check_tensor(message: ConfigMessage, tensor: ConfigMessage, kind: str) -> None:
@@ -440,65 +467,3 @@ def _check_batch_outputs(message: ConfigMessage) -> None:
                     f"target output name '{name}' can only be specified once for {message.name}",
                 )
             seen.add(name)
-
-
-def _check_initial_state(message: ConfigMessage, state: ConfigMessage) -> None:
-    if len(state.initial_state) > 1:
-        _fail(
-            message,
-            f"initial_state field for state input '{state.input_name}' must contain exactly one "
-            f"or zero element. Found '{len(state.initial_state)}' elements.",
-        )
-    for initial in state.initial_state:
-        if initial.data_type != state.data_type:
-            _fail(
-                message,
-                f"The data type used for 'initial_state' field of state '{state.input_name}' does "
-                "not match the state data type.",
-            )
-        if not initial.name:
-            _fail(
-                message,
-                "Field 'name' must be set when using initial_state for state input "
-                f"'{state.input_name}'.",
-            )
-        if len(initial.dims) != len(state.dims):
-            _fail(
-                message,
-                "Number of dimensions in 'initial_state' doesn't match the size of 'state' "
-                f"dimensions for state input '{state.input_name}'. {len(initial.dims)} != "
-                f"{len(state.dims)}",
-            )
-        if _WILDCARD in initial.dims:
-            _fail(
-                message,
-                f"'initial_state' field for state input name '{state.input_name}' contains "
-                "variable dimensions.",
-            )
-        for found, wanted in zip(initial.dims, state.dims, strict=True):
-            if wanted not in (_WILDCARD, found):
-                _fail(
-                    message,
-                    f"'initial_state' dim for input name '{state.input_name}' doesn't match "
-                    f"'state' dim description. {found} != {wanted}",
-                )
-        if initial.WhichOneof("state_data") is None:
-            # The missing blank is Triton's.
-            _fail(
-                message,
-                f"initial_state setting expects state'{state.input_name}' to have state_data set",
-            )
-
-
-def _check_warmup(message: ConfigMessage) -> None:
-    for sample in message.model_warmup:
-        # A sample for no request is not looked at.
-        if sample.batch_size == 0:
-            continue
-        for name in sorted(sample.inputs):
-            if any(dim < 0 for dim in sample.inputs[name].dims):
-                _fail(
-                    message,
-                    "warmup setting expects all variable-size dimensions are specified for input "
-                    f"'{name}'",
-                )
