@@ -18,9 +18,15 @@ from pytriton_lite._backend import resolve_backend
 from pytriton_lite._config.autocomplete import merge_completed
 from pytriton_lite._config.json_form import to_json
 from pytriton_lite._config.model_config import InstanceGroupSettings, ModelSettings, settings_of
+from pytriton_lite._config.model_files import check_model_files
 from pytriton_lite._config.normalize import deduce_backend, fill_defaults, resolve_instance_groups
 from pytriton_lite._config.pbtxt import parse_pbtxt
-from pytriton_lite._config.validate import validate_general, validate_io, validate_parameters
+from pytriton_lite._config.validate import (
+    check_agents,
+    validate_general,
+    validate_io,
+    validate_parameters,
+)
 from pytriton_lite._control import ModelControl
 from pytriton_lite._core.calls import ServedVersion
 from pytriton_lite._core.input_spec import InputEntry, InputSpec
@@ -101,6 +107,7 @@ def prepare_config(message: Any, name: str, folder: str) -> None:
     ConfigError
         It is not valid.
     """
+    check_agents(message, model_name=name)
     deduce_backend(message, model_name=name, first_version_files=_first_version_files(folder))
     fill_defaults(message, model_name=name)
     validate_general(message, model_name=name)
@@ -335,6 +342,7 @@ def _completed(message: Any, code: ModelCode, options: Options, stubs: StubSetti
             fill_defaults(completed, model_name=code.model_name)
             validate_general(completed, model_name=code.model_name)
     validate_io(completed)
+    check_model_files(completed, code.model_folder)
     return completed
 
 
