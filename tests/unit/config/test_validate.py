@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytriton_lite._config.model_files import check_model_files
 from pytriton_lite._config.normalize import fill_defaults, resolve_instance_groups
 from pytriton_lite._config.pbtxt import parse_pbtxt
 from pytriton_lite._config.validate import validate_general, validate_io
@@ -27,6 +28,11 @@ def _filled(text: str) -> Any:
     return message
 
 
+def _validate_io_and_files(message: Any) -> None:
+    validate_io(message)
+    check_model_files(message, "/no/such/folder")
+
+
 @pytest.mark.parametrize("case", RECORDED, ids=[case["case"] for case in RECORDED])
 def test_recorded_from_triton(case: dict[str, str]) -> None:
     message = _filled(case["config"])
@@ -40,11 +46,11 @@ def test_recorded_from_triton(case: dict[str, str]) -> None:
     resolve_instance_groups(message)
     if case["check"] == "io":
         with pytest.raises(ConfigError) as caught:
-            validate_io(message)
+            _validate_io_and_files(message)
         assert caught.value.message == case["reason"]
         assert caught.value.model == "M"
     else:
-        validate_io(message)
+        _validate_io_and_files(message)
 
 
 # Read in the sources of 2.73; 2.51 does not know the field.
