@@ -11,19 +11,22 @@ sorted by key.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import operator
 import re
 import struct
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 from ..errors import ConfigError
 from .schema import ConfigMessage, Field, integer_type, is_repeated, model_config_class
 from .suggest import did_you_mean, with_note
 
 if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
 # What `json.loads` gives.
@@ -46,36 +49,60 @@ _FALSE_TEXTS = ("false", "f", "no", "n", "0")
 # --- message to JSON ---
 
 
+class _Printer(NamedTuple):
+    """How one field is printed."""
+
+    name: str
+    shape: Literal["single", "list", "map"]
+    has_presence: bool
+    # Turns one value into JSON; None for those that stay as they are.
+    convert: Callable[[Any], JsonValue] | None
+
+
 def to_dict(message: Message) -> dict[str, Any]:
     """Return the message as the dict that parsing Triton's JSON gives."""
-    fields = message.DESCRIPTOR.fields
-    late = [field for field in fields if field.containing_oneof and field.message_type is None]
     result: dict[str, Any] = {}
-    for field in [field for field in fields if field not in late] + late:
-        value = getattr(message, field.name)
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            entry_value = field.message_type.fields_by_name["value"]
-            result[field.name] = {
-                str(key): _value_to_json(entry_value, value[key]) for key in sorted(value)
+    for name, shape, has_presence, convert in _printers(message.DESCRIPTOR):
+        if shape == "single":
+            if not has_presence or message.HasField(name):
+                value = getattr(message, name)
+                result[name] = value if convert is None else convert(value)
+            continue
+        value = getattr(message, name)
+        if shape == "list":
+            result[name] = list(value) if convert is None else [convert(item) for item in value]
+        else:
+            result[name] = {
+                str(key): value[key] if convert is None else convert(value[key])
+                for key in sorted(value)
             }
-        elif is_repeated(field):
-            result[field.name] = [_value_to_json(field, item) for item in value]
-        elif not field.has_presence or message.HasField(field.name):
-            result[field.name] = _value_to_json(field, value)
     return result
 
 
-def _value_to_json(field: Field, value: JsonValue) -> JsonValue:
+@functools.cache
+def _printers(descriptor: Descriptor) -> list[_Printer]:
+    fields = descriptor.fields
+    late = [field for field in fields if field.containing_oneof and field.message_type is None]
+    return [_printer(field) for field in [f for f in fields if f not in late] + late]
+
+
+def _printer(field: Field) -> _Printer:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        entry_value = field.message_type.fields_by_name["value"]
+        return _Printer(field.name, "map", False, _converter(entry_value))
+    shape: Literal["single", "list"] = "list" if is_repeated(field) else "single"
+    return _Printer(field.name, shape, field.has_presence, _converter(field))
+
+
+def _converter(field: Field) -> Callable[[Any], JsonValue] | None:
     if field.message_type is not None:
-        return to_dict(value)
+        return to_dict
     if field.enum_type is not None:
-        known = field.enum_type.values_by_number.get(value)
-        return value if known is None else known.name
+        names = {value.number: value.name for value in field.enum_type.values}
+        return lambda number: names.get(number, number)
     if field.cpp_type in (field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE):
-        return _float_to_json(value, is_single=field.cpp_type == field.CPPTYPE_FLOAT)
-    if field.full_name in _STAYS_STRING:
-        return str(value)
-    return value
+        return functools.partial(_float_to_json, is_single=field.cpp_type == field.CPPTYPE_FLOAT)
+    return str if field.full_name in _STAYS_STRING else None
 
 
 def _float_to_json(value: float, *, is_single: bool) -> float | int | str:
@@ -96,35 +123,39 @@ def _float_to_json(value: float, *, is_single: bool) -> float | int | str:
 
 def to_json(message: Message) -> str:
     """Return the message as Triton's compact JSON text, for models and the config API."""
-    return "".join(_write(to_dict(message)))
+    parts: list[str] = []
+    _write(to_dict(message), parts)
+    return "".join(parts)
 
 
-def _write(value: JsonValue) -> list[str]:
-    match value:
-        case dict():
-            parts = ["{"]
-            for key, item in value.items():
-                parts += [_string(key), ":", *_write(item), ","]
-        case list():
-            parts = ["["]
-            for item in value:
-                parts += [*_write(item), ","]
-        case str():
-            return [_string(value)]
-        case float():
-            return [_float_text(value)]
-        case _:
-            return [json.dumps(value)]
-    closing = "}" if isinstance(value, dict) else "]"
-    if parts[-1] == ",":
-        parts[-1] = closing
+def _write(value: JsonValue, parts: list[str]) -> None:
+    """Append the text of a value. The standard library prints floats in another way."""
+    if isinstance(value, str):
+        parts.append(_string(value))
+    elif isinstance(value, dict):
+        separator = "{"
+        for key, item in value.items():
+            parts += (separator, _string(key), ":")
+            _write(item, parts)
+            separator = ","
+        parts.append("}" if value else "{}")
+    elif isinstance(value, list):
+        separator = "["
+        for item in value:
+            parts.append(separator)
+            _write(item, parts)
+            separator = ","
+        parts.append("]" if value else "[]")
+    elif isinstance(value, bool):
+        parts.append("true" if value else "false")
     else:
-        parts.append(closing)
-    return parts
+        parts.append(_float_text(value) if isinstance(value, float) else str(value))
 
 
 def _string(text: str) -> str:
-    escaped = json.dumps(text, ensure_ascii=False)
+    escaped = encode_basestring(text)
+    if "\\u00" not in escaped:
+        return escaped
     # Hex digits are upper case there. An escaped backslash before "u00.." is the user's text,
     # so pairs of backslashes are stepped over.
     return re.sub(

@@ -12,9 +12,9 @@ Triton's parser often shows the word after it.
 
 from __future__ import annotations
 
+import functools
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ..errors import ConfigError
 from .schema import ConfigMessage, Field, integer_type, is_repeated, model_config_class
@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
+# Blanks and comments before a token belong to its match; each match is one token then.
 _TOKEN = re.compile(
     r"""
-      (?P<blank>[ \t\r\n\v\f]+|\#[^\n]*)
-    | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    (?:[ \t\r\n\v\f]+|\#[^\n]*)*+
+    (?:
+      (?P<name>[A-Za-z_][A-Za-z0-9_]*)
     | (?P<integer>0[xX][0-9a-fA-F]+|[0-9]+)(?![0-9.eEfF])
     | (?P<float>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?)
     | (?P<string>"(?:[^"\\\n]|\\[^\n])*"|'(?:[^'\\\n]|\\[^\n])*')
     | (?P<symbol>.)
+    | (?P<end>\Z)
+    )
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -59,8 +63,9 @@ _TRUE_WORDS = ("true", "True", "t")
 _FALSE_WORDS = ("false", "False", "f")
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
+class _Token(NamedTuple):
+    """A name, integer, float, string or symbol; or ``end``, or ``bad`` with the reason why."""
+
     kind: str
     text: str
     offset: int
@@ -95,14 +100,15 @@ def _tokenize(text: str) -> list[_Token]:
 
 def _append_tokens(text: str, tokens: list[_Token]) -> None:
     for match in _TOKEN.finditer(text):
-        kind, word, offset = str(match.lastgroup), match.group(), match.start()
-        if kind == "blank":
-            continue
+        kind = str(match.lastgroup)
+        word, offset = match[kind], match.start(kind)
+        if kind == "end":
+            break
         if kind in ("integer", "float"):
             follower = text[match.end() : match.end() + 1]
             if follower.isalpha() or follower == "_":
                 raise _ParseError("Need space between number and identifier.", match.end())
-            if kind == "integer" and re.fullmatch(r"0[0-9]*[89][0-9]*", word):
+            if kind == "integer" and word[0] == "0" and re.fullmatch(r"0[0-9]*[89][0-9]*", word):
                 raise _ParseError("Numbers starting with leading zero must be in octal.", offset)
         elif kind == "symbol":
             if word in "\"'":
@@ -146,31 +152,54 @@ def _unescape(token: _Token) -> bytes:
     return raw
 
 
+class _Known(NamedTuple):
+    """What the parser asks of a field again and again."""
+
+    field: Field
+    is_message: bool
+    is_repeated: bool
+    is_map: bool
+
+
+@functools.cache
+def _known_fields(descriptor: Descriptor) -> dict[str, _Known]:
+    return {
+        field.name: _Known(
+            field,
+            field.message_type is not None,
+            is_repeated(field),
+            field.message_type is not None and field.message_type.GetOptions().map_entry,
+        )
+        for field in descriptor.fields
+    }
+
+
 class _Parser:
-    """Recursive descent over tokens, guided by message descriptors."""
+    """Recursive descent over tokens, guided by message descriptors.
+
+    A token that is none fits nowhere, so that its own error comes up when the parser gives up
+    there, and not before.
+    """
 
     def __init__(self, text: str) -> None:
-        self._tokens = _tokenize(text)
-        self._next = 0
-
-    @property
-    def _token(self) -> _Token:
-        token = self._tokens[self._next]
-        if token.error is not None:
-            raise token.error
-        return token
+        self._tokens = iter(_tokenize(text))
+        self._token = next(self._tokens)
 
     def _fail(self, reason: str, *, hint: str | None = None, at: _Token | None = None) -> NoReturn:
+        if at is None and self._token.error is not None:
+            raise self._token.error
         raise _ParseError(reason, (at or self._token).offset, hint)
 
     def _take(self) -> _Token:
+        """Consume a token; never the last one."""
         token = self._token
-        self._next += 1
+        self._token = next(self._tokens)
         return token
 
     def _try_symbol(self, *symbols: str) -> str | None:
         """Consume one of ``symbols`` if it comes next."""
-        if self._token.kind == "symbol" and self._token.text in symbols:
+        # No other kind of token is one of these letters.
+        if self._token.text in symbols:
             return self._take().text
         return None
 
@@ -183,36 +212,37 @@ class _Parser:
             self._field(message)
 
     def _field(self, message: ConfigMessage) -> None:
-        descriptor = message.DESCRIPTOR
-        if self._try_symbol("["):
-            self._extension(descriptor)
         if self._token.kind != "name":
+            if self._try_symbol("["):
+                self._extension(message.DESCRIPTOR)
             hint = "a '}' or ']' is missing" if self._token.kind == "end" else None
             self._fail(f"Expected identifier, got: {self._token.text}", hint=hint)
         word = self._take()
-        field = descriptor.fields_by_name.get(word.text)
-        if field is None:
+        known = _known_fields(message.DESCRIPTOR).get(word.text)
+        if known is None:
+            descriptor = message.DESCRIPTOR
             self._fail(
                 f'Message type "{descriptor.full_name}" has no field named "{word.text}".',
                 hint=_field_hint(word.text, descriptor),
                 at=word,
             )
-        self._check_singular(message, field, word)
-        if self._try_symbol(":") is None and field.message_type is None:
+        if not known.is_repeated:
+            self._check_singular(message, known.field, word)
+        if self._try_symbol(":") is None and not known.is_message:
             self._symbol(":")
-        if is_repeated(field) and self._try_symbol("["):
+        if known.is_repeated and self._try_symbol("["):
             if self._try_symbol("]") is None:
-                self._value(message, field)
+                self._value(message, known)
                 while self._try_symbol("]") is None:
                     self._symbol(",", hint="a list wants ',' between its elements and ']' last")
-                    self._value(message, field)
+                    self._value(message, known)
         else:
-            self._value(message, field)
+            self._value(message, known)
         self._try_symbol(",", ";")
 
     def _extension(self, descriptor: Descriptor) -> NoReturn:
         name = ""
-        while self._token.kind != "end" and self._token.text != "]":
+        while self._token.kind not in ("end", "bad") and self._token.text != "]":
             name += self._take().text
         self._fail(
             f'Extension "{name}" is not defined or is not an extension of '
@@ -221,8 +251,6 @@ class _Parser:
         )
 
     def _check_singular(self, message: ConfigMessage, field: Field, word: _Token) -> None:
-        if is_repeated(field):
-            return
         # A scalar without presence shows only by a value that is not the default. Triton's
         # parser looks no further either: `max_batch_size: 0 max_batch_size: 4` passes.
         if message.HasField(field.name) if field.has_presence else getattr(message, field.name):
@@ -236,17 +264,18 @@ class _Parser:
                     at=word,
                 )
 
-    def _value(self, message: ConfigMessage, field: Field) -> None:
+    def _value(self, message: ConfigMessage, known: _Known) -> None:
         """Parse one value and set, or append, it."""
-        if field.message_type is None:
+        field = known.field
+        if not known.is_message:
             value = self._scalar(field)
-            if is_repeated(field):
+            if known.is_repeated:
                 getattr(message, field.name).append(value)
             else:
                 setattr(message, field.name, value)
             return
         target = getattr(message, field.name)
-        if field.message_type.GetOptions().map_entry:
+        if known.is_map:
             entry = target.GetEntryClass()()
             self._body(entry)
             # As in protobuf, the last of two entries with one key wins.
@@ -254,7 +283,7 @@ class _Parser:
                 target[entry.key] = entry.value
             else:
                 target[entry.key].CopyFrom(entry.value)
-        elif is_repeated(field):
+        elif known.is_repeated:
             self._body(target.add())
         else:
             target.SetInParent()
@@ -264,7 +293,7 @@ class _Parser:
         opening = self._try_symbol("{", "<")
         if opening is None:
             self._symbol("{", hint="a message is written in braces")
-        while self._token.kind != "symbol" or self._token.text not in "}>":
+        while self._token.text not in ("}", ">"):
             self._field(message)
         self._symbol(">" if opening == "<" else "}")
 
