@@ -49,6 +49,10 @@ def run_quick(program: str, folder: Path) -> dict:
             "bench_bls.py",
             {"inline to inline, exec()", "thread to thread, async_exec(), 32 in flight"},
         ),
+        (
+            "bench_config.py",
+            {"parse and validate, config.pbtxt", "JSON for a model", "JSON of an override"},
+        ),
     ],
 )
 def test_benchmark_writes_rows_with_their_baselines(program, some_rows, tmp_path):
