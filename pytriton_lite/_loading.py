@@ -72,15 +72,24 @@ def stub_settings(options: Options) -> StubSettings:
     )
 
 
-def parse_config(name: str, folder: str, *, strict: bool) -> Any:
-    """Parse a model's ``config.pbtxt``.
+def config_path(folder: str, config_name: str = "") -> str:
+    """Return which file configures a model: ``configs/<config_name>.pbtxt`` if it has that."""
+    if config_name:
+        path = os.path.join(folder, "configs", f"{config_name}.pbtxt")
+        if os.path.exists(path):
+            return path
+    return os.path.join(folder, CONFIG_FILE)
+
+
+def parse_config(name: str, folder: str, *, strict: bool, config_name: str = "") -> Any:
+    """Parse a model's configuration file.
 
     Raises
     ------
     ConfigError
         The file is missing though `strict`, or does not parse.
     """
-    path = os.path.join(folder, CONFIG_FILE)
+    path = config_path(folder, config_name)
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -99,8 +108,13 @@ def parse_config(name: str, folder: str, *, strict: bool) -> Any:
     return parse_pbtxt(text, file=path, model=name)
 
 
-def prepare_config(message: Any, name: str, folder: str) -> None:
+def prepare_config(message: Any, name: str, folder: str, *, strict: bool = False) -> None:
     """Complete a configuration with defaults, in place, and validate it.
+
+    Parameters
+    ----------
+    strict
+        Nothing will be completed later on, so inputs and outputs are validated now.
 
     Raises
     ------
@@ -110,7 +124,7 @@ def prepare_config(message: Any, name: str, folder: str) -> None:
     check_agents(message, model_name=name)
     deduce_backend(message, model_name=name, first_version_files=_first_version_files(folder))
     fill_defaults(message, model_name=name)
-    validate_general(message, model_name=name)
+    validate_general(message, model_name=name, with_io=strict)
 
 
 def _first_version_files(folder: str) -> list[str]:

@@ -82,6 +82,9 @@ class Options:
         Refuse responses that contradict the configuration. Triton does not look. Default False.
     strict_model_config
         No auto-complete; every model needs a complete ``config.pbtxt``. Default False.
+    model_config_name
+        Name of a file ``configs/<name>.pbtxt``, which takes the place of ``config.pbtxt`` in the
+        models that have one. Default none.
     server_id
         Name of the server in its metadata.
     model_control_mode, startup_models
@@ -111,6 +114,7 @@ class Options:
     stream_backlog: int = 4096
     strict_outputs: bool = False
     strict_model_config: bool = False
+    model_config_name: str = ""
     server_id: str = "triton"
     model_control_mode: ModelControlMode | str = ModelControlMode.NONE
     startup_models: Sequence[str] = ()

@@ -65,7 +65,7 @@ def check_agents(message: ConfigMessage, *, model_name: str) -> None:
         )
 
 
-def validate_general(message: ConfigMessage, *, model_name: str) -> None:
+def validate_general(message: ConfigMessage, *, model_name: str, with_io: bool = False) -> None:
     """Check everything but inputs and outputs.
 
     Parameters
@@ -74,6 +74,8 @@ def validate_general(message: ConfigMessage, *, model_name: str) -> None:
         Configuration after ``normalize.fill_defaults``.
     model_name
         Name of the model folder.
+    with_io
+        Also do `validate_io`, as Triton does here when nothing will be completed.
 
     Raises
     ------
@@ -95,6 +97,8 @@ def validate_general(message: ConfigMessage, *, model_name: str) -> None:
             "transaction policy. Please disable the response cache.",
         )
     _check_metrics(message)
+    if with_io:
+        validate_io(message)
     if message.name != model_name:
         raise ConfigError(
             f"unexpected directory name '{model_name}' for model '{message.name}', directory name "
