@@ -26,7 +26,7 @@ from pytriton_lite._instance.readiness import why_not_ready
 from pytriton_lite._loading import LoadedVersion, parse_config, prepare_config
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import ModelControlMode, Options
-from pytriton_lite._overrides import OverrideFolder, read_parameters
+from pytriton_lite._overrides import OverrideFolder, file_times, read_parameters
 from pytriton_lite.errors import (
     InternalError,
     InvalidArgumentError,
@@ -66,6 +66,8 @@ class _Version:
 @dataclass(slots=True)
 class _Model:
     versions: dict[int, _Version] = field(default_factory=dict)
+    # The files' times when a configuration came with the load call, as long as that is in force.
+    override_times: dict[str, int] | None = None
     # One load or unload of a model at a time, the first one here; the others wait for their turn.
     operations: deque[_Operation] = field(default_factory=deque)
 
@@ -98,6 +100,7 @@ class _Polled(NamedTuple):
     message: Any
     folder: str
     own_folder: OverrideFolder | None
+    override_times: dict[str, int] | None = None
 
 
 class _PollError(Exception):
@@ -239,6 +242,8 @@ class Repository:
                 self._models = {**self._models, name: model}
         with self._turn(model, operation):
             self._check_loads_models(name)
+            if not parameters and self._keeps_override(name, model):
+                return []
             try:
                 polled = self._poll(name, parameters, operation)
             except TritonError as error:
@@ -312,24 +317,42 @@ class Repository:
 
     def _poll(self, name: str, parameters: Mapping[str, object], operation: _Operation) -> _Polled:
         given = read_parameters(name, parameters)
+        strict = self._options.strict_model_config
         if given.files:
             _check_name(name)
             message = from_json(given.config or "", model=name)
             own = OverrideFolder(name, given.files, text_format.MessageToString(message))
             own.add_user(operation)
             try:
-                prepare_config(message, name, own.path)
+                prepare_config(message, name, own.path, strict=strict)
             except BaseException:
                 own.remove_user(operation)
                 raise
             return _Polled(message, own.path, own)
         folder = self._folder(name)
+        times = None
         if given.config is None:
-            message = parse_config(name, folder, strict=self._options.strict_model_config)
+            message = parse_config(
+                name, folder, strict=strict, config_name=self._options.model_config_name
+            )
         else:
             message = from_json(given.config, model=name)
-        prepare_config(message, name, folder)
-        return _Polled(message, folder, None)
+            times = file_times(folder)
+        prepare_config(message, name, folder, strict=strict)
+        return _Polled(message, folder, None, times)
+
+    def _keeps_override(self, name: str, model: _Model) -> bool:
+        """Whether a load without parameters leaves the configuration of an earlier one in force.
+
+        So it is on Triton, as long as no file of the model is modified and it is not unloaded.
+        """
+        times = model.override_times
+        if times is None or all(version.loaded is None for version in model.versions.values()):
+            return False
+        try:
+            return file_times(self._folder(name)) == times
+        except TritonError:
+            return False  # the folder has gone, which the load will say
 
     def _load_versions(
         self,
@@ -367,6 +390,7 @@ class Repository:
             if failures:
                 raise self._failed_load(name, model, failures)
             ending = self._switch(name, model, fresh)
+            model.override_times = polled.override_times
         except BaseException:
             # The user's Ctrl-C included: nobody would ever end these.
             for loaded in fresh.values():

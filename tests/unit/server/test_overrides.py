@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import threading
 from collections.abc import Callable
@@ -25,6 +26,24 @@ TENSORS: dict[str, Any] = {
 }
 CONFIG = json.dumps({"backend": "python", **TENSORS})
 POLL = "failed to load 'm', failed to poll from model repository: "
+
+
+BACKEND = """
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        with open(pb_utils.get_model_dir() + "/number") as file:
+            self.number = int(file.read())
+
+    def execute(self, requests):
+        arrays = [pb_utils.get_input_tensor_by_name(r, "IN").as_numpy() for r in requests]
+        return [
+            pb_utils.InferenceResponse([pb_utils.Tensor("OUT", array + self.number)])
+            for array in arrays
+        ]
+"""
 
 
 def plus(number: int) -> bytes:
@@ -57,8 +76,69 @@ def test_a_config_replaces_the_file(repository: RepositoryBuilder, serve: Serve)
     assert model.config()["parameters"] == {"k": {"string_value": "v"}}
     assert model.config()["max_batch_size"] == 0
     assert model({"IN": X})["OUT"].tolist() == [1, 2]
-    # On Triton it stays in force while nothing in the folder is newer; here each load is a load.
+
+
+@pytest.fixture
+def overridden(repository: RepositoryBuilder, serve: Serve) -> tuple[ptl.Server, Path]:
+    """A server whose `m` has max_batch_size 4 in its folder and 0 in the override in force."""
+    folder = repository.model("m", echo_model(), config=ECHO_CONFIG + "max_batch_size: 4")
+    server = serve(model_control_mode="explicit", startup_models=["m"])
+    assert server.load("m", {"config": CONFIG}).config()["max_batch_size"] == 0
+    return server, folder
+
+
+def test_a_config_stays_in_force(overridden: tuple[ptl.Server, Path]) -> None:
+    server, folder = overridden
+    # What Python compiles is no change of the model; on Triton it drops the override once.
+    (folder / "1" / "__pycache__").mkdir(exist_ok=True)
+    (folder / "1" / "__pycache__" / "model.pyc").write_bytes(b"")
+    for _ in range(2):
+        assert server.load("m").config()["max_batch_size"] == 0
+    # A failed load changes nothing.
+    with pytest.raises(ptl.ModelLoadError):
+        server.load("m", {"config": "{}x"})
+    assert server.load("m").config()["max_batch_size"] == 0
+
+
+@pytest.mark.parametrize("name", ["config.pbtxt", "1/model.py", "labels.txt"])
+def test_a_modified_file_ends_a_config(overridden: tuple[ptl.Server, Path], name: str) -> None:
+    server, folder = overridden
+    path = folder / name
+    path.touch()
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
     assert server.load("m").config()["max_batch_size"] == 4
+
+
+def test_unload_ends_a_config(overridden: tuple[ptl.Server, Path]) -> None:
+    server, _ = overridden
+    server.unload("m", wait_until_unloaded=True)
+    assert server.load("m").config()["max_batch_size"] == 4
+
+
+def test_files_end_a_config(overridden: tuple[ptl.Server, Path]) -> None:
+    server, _ = overridden
+    server.load("m", {"config": CONFIG, "file:1/model.py": plus(1)})
+    assert server.load("m").config()["max_batch_size"] == 4
+
+
+def test_another_config_replaces_the_first(overridden: tuple[ptl.Server, Path]) -> None:
+    server, _ = overridden
+    server.load("m", {"config": json.dumps({"max_batch_size": 2, **TENSORS})})
+    assert server.load("m").config()["max_batch_size"] == 2
+
+
+def test_files_of_a_python_based_backend(repository: RepositoryBuilder, serve: Serve) -> None:
+    repository.backend("mine", BACKEND)
+    server = serve(model_control_mode="explicit")
+    config = json.dumps({"backend": "mine", **TENSORS})
+    model = server.load("any", {"config": config, "file:3/number": b"5"})
+    assert model({"IN": X})["OUT"].tolist() == [6, 7]
+    assert model.config()["runtime"] == "model.py"
+    assert model.config()["default_model_filename"] == ""
+    assert list(server.index()) == []  # it is in no repository
+    # The version folder is all that such a model needs, but that it does need.
+    with pytest.raises(ptl.ModelLoadError, match="at least one version must be available"):
+        server.load("other", {"config": config, "file:data/number": b"5"})
 
 
 def test_auto_complete_applies_to_a_config(repository: RepositoryBuilder, serve: Serve) -> None:
