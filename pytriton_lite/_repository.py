@@ -20,14 +20,16 @@ from google.protobuf import text_format
 from pytriton_lite._backend import ResolvedBackend
 from pytriton_lite._config.json_form import from_json
 from pytriton_lite._config.model_config import select_versions, version_policy_of
+from pytriton_lite._config.pbtxt import place_error
 from pytriton_lite._core.calls import Endpoint
 from pytriton_lite._index import ModelIndexEntry, ModelState
 from pytriton_lite._instance.readiness import why_not_ready
-from pytriton_lite._loading import LoadedVersion, parse_config, prepare_config
+from pytriton_lite._loading import LoadedVersion, config_path, parse_config, prepare_config
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import ModelControlMode, Options
 from pytriton_lite._overrides import OverrideFolder, file_times, read_parameters
 from pytriton_lite.errors import (
+    ConfigError,
     InternalError,
     InvalidArgumentError,
     ModelLoadError,
@@ -101,6 +103,8 @@ class _Polled(NamedTuple):
     folder: str
     own_folder: OverrideFolder | None
     override_times: dict[str, int] | None = None
+    # Where the configuration was written, for errors.
+    config_file: str | None = None
 
 
 class _PollError(Exception):
@@ -330,16 +334,20 @@ class Repository:
                 raise
             return _Polled(message, own.path, own)
         folder = self._folder(name)
-        times = None
-        if given.config is None:
-            message = parse_config(
-                name, folder, strict=strict, config_name=self._options.model_config_name
-            )
-        else:
+        if given.config is not None:
             message = from_json(given.config, model=name)
             times = file_times(folder)
-        prepare_config(message, name, folder, strict=strict)
-        return _Polled(message, folder, None, times)
+            prepare_config(message, name, folder, strict=strict)
+            return _Polled(message, folder, None, times)
+        config_name = self._options.model_config_name
+        message = parse_config(name, folder, strict=strict, config_name=config_name)
+        file = config_path(folder, config_name)
+        try:
+            prepare_config(message, name, folder, strict=strict)
+        except ConfigError as error:
+            place_error(error, file)
+            raise
+        return _Polled(message, folder, None, config_file=file)
 
     def _keeps_override(self, name: str, model: _Model) -> bool:
         """Whether a load without parameters leaves the configuration of an earlier one in force.
@@ -379,6 +387,8 @@ class Repository:
                         own_folder=polled.own_folder,
                     )
                 except TritonError as error:
+                    if isinstance(error, ConfigError) and polled.config_file is not None:
+                        place_error(error, polled.config_file)
                     failures[number] = error
                 except Exception as error:
                     failures[number] = InternalError(

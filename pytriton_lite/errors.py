@@ -7,7 +7,7 @@
     ├── InternalError                INTERNAL          (the model failed, or we did)
     ├── NotFoundError                NOT_FOUND         also LookupError
     ├── InvalidArgumentError         INVALID_ARG       also ValueError
-    │   └── ConfigError              file, line, column, hint
+    │   └── ConfigError              file, line, column, field, hint
     ├── UnavailableError             UNAVAILABLE
     │   └── RequestTimeoutError      also TimeoutError
     ├── UnsupportedError             UNSUPPORTED       also NotImplementedError
@@ -173,6 +173,8 @@ class ConfigError(InvalidArgumentError):
         Path of the configuration file, or None for a configuration from memory.
     line, column
         Place in the file, both counted from 1, or None.
+    field
+        Field that is wrong, such as ``input[0].dims``, or None.
     hint
         What to do about it, for example the nearest field name, or None.
     """
@@ -187,12 +189,14 @@ class ConfigError(InvalidArgumentError):
         file: str | None = None,
         line: int | None = None,
         column: int | None = None,
+        field: str | None = None,
         hint: str | None = None,
     ) -> None:
         super().__init__(message, code, model=model, request_id=request_id)
         self.file = file
         self.line = line
         self.column = column
+        self.field = field
         self.hint = hint
 
 

@@ -16,8 +16,15 @@ from .schema import ConfigMessage
 from .suggest import did_you_mean, with_note
 
 
-def _fail(message: ConfigMessage, text: str, *, hint: str | None = None) -> NoReturn:
-    raise with_note(ConfigError(text, model=message.name, hint=hint))
+def _fail(
+    message: ConfigMessage,
+    text: str,
+    *,
+    at: str = "ensemble_scheduling",
+    hint: str | None = None,
+) -> NoReturn:
+    """Raise; `at` is the field."""
+    raise with_note(ConfigError(text, model=message.name, field=at, hint=hint))
 
 
 # --- how the steps fit together ---
@@ -71,7 +78,11 @@ def _link(message: ConfigMessage) -> dict[str, _Tensor]:
     for index, step in enumerate(message.ensemble_scheduling.step):
         for field_name in ("model_name", "input_map", "output_map"):
             if not getattr(step, field_name):
-                _fail(message, f"must specify '{field_name}' in step {index} of ensemble '{name}'")
+                _fail(
+                    message,
+                    f"must specify '{field_name}' in step {index} of ensemble '{name}'",
+                    at=f"ensemble_scheduling.step[{index}].{field_name}",
+                )
         # Maps come in hash order; with names sorted the same error is reported each time.
         read = [tensor_of(step.input_map[key]) for key in sorted(step.input_map)]
         written = [tensor_of(step.output_map[key]) for key in sorted(step.output_map)]
@@ -81,6 +92,7 @@ def _link(message: ConfigMessage) -> dict[str, _Tensor]:
                     message,
                     f"ensemble tensor '{tensor.name}' can appear in an output map only once for "
                     f"ensemble '{name}' step {index}",
+                    at=f"ensemble_scheduling.step[{index}].output_map",
                 )
             tensor.is_written = True
             tensor.sources += read
@@ -97,6 +109,7 @@ def _known(
         _fail(
             message,
             f"ensemble {kind} '{tensor_name}' for ensemble {message.name}' is not used",
+            at=kind,
             hint=did_you_mean(tensor_name, tensors),
         )
     return tensors[tensor_name]

@@ -29,8 +29,11 @@ _BATCH_NOTE = (
 )
 
 
-def _fail(message: ConfigMessage, text: str, *, file: str | None = None) -> NoReturn:
-    raise ConfigError(text, model=message.name, file=file)
+def _fail(
+    message: ConfigMessage, text: str, *, at: str | None = None, file: str | None = None
+) -> NoReturn:
+    """Raise; `at` is the field."""
+    raise ConfigError(text, model=message.name, field=at, file=file)
 
 
 def check_model_files(message: ConfigMessage, model_folder: str) -> None:

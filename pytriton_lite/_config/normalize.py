@@ -170,16 +170,21 @@ def resolve_instance_groups(message: ConfigMessage, *, gpu_count: int = 0) -> No
         group.count = max(group.count, 1)
         if group.kind == group.KIND_GPU and not group.gpus:
             group.gpus.extend(range(gpu_count))
-    for group in message.instance_group:
-        _check_instance_group(message, group, gpu_count)
+    for index, group in enumerate(message.instance_group):
+        _check_instance_group(message, group, gpu_count, f"instance_group[{index}]")
 
 
-def _check_instance_group(message: ConfigMessage, group: ConfigMessage, gpu_count: int) -> None:
+def _check_instance_group(
+    message: ConfigMessage, group: ConfigMessage, gpu_count: int, at: str
+) -> None:
     prefix = f"instance group {group.name} of model {message.name}"
     if group.kind not in group.Kind.values():
         # Triton prints any kind without a name as KIND_AUTO.
         raise ConfigError(
-            f"{prefix} has unexpected kind KIND_AUTO", ErrorCode.INTERNAL, model=message.name
+            f"{prefix} has unexpected kind KIND_AUTO",
+            ErrorCode.INTERNAL,
+            model=message.name,
+            field=f"{at}.kind",
         )
     if group.kind == group.KIND_GPU:
         if not group.gpus:
@@ -187,6 +192,7 @@ def _check_instance_group(message: ConfigMessage, group: ConfigMessage, gpu_coun
                 ConfigError(
                     f"{prefix} has kind KIND_GPU but no GPUs are available",
                     model=message.name,
+                    field=f"{at}.kind",
                     hint="write kind: KIND_CPU, or KIND_AUTO to take a GPU only where there is one",
                 )
             )
@@ -198,15 +204,19 @@ def _check_instance_group(message: ConfigMessage, group: ConfigMessage, gpu_coun
                     "the minimum required CUDA compute compatibility of 6.000000 are: "
                     f"{supported}",
                     model=message.name,
+                    field=f"{at}.gpus",
                 )
     elif group.gpus:
         kind = "KIND_MODEL" if group.kind == group.KIND_MODEL else "KIND_CPU"
         raise ConfigError(
-            f"{prefix} has kind {kind} but specifies one or more GPUs", model=message.name
+            f"{prefix} has kind {kind} but specifies one or more GPUs",
+            model=message.name,
+            field=f"{at}.gpus",
         )
     if group.profile and message.platform != "tensorrt_plan":
         raise ConfigError(
             f"{prefix} and platform {message.platform}specifies profile field which is only "
             "supported for TensorRT models",
             model=message.name,
+            field=f"{at}.profile",
         )

@@ -16,6 +16,8 @@ import functools
 import re
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from typing_extensions import override
+
 from ..errors import ConfigError
 from .schema import ConfigMessage, Field, integer_type, is_repeated, model_config_class
 from .suggest import did_you_mean, with_note
@@ -386,6 +388,61 @@ class _Parser:
             self._fail("String is not valid UTF-8.", at=first)
 
 
+class _Locator(_Parser):
+    """Notes where the value of each field begins.
+
+    Attributes
+    ----------
+    offsets
+        By field, such as ``input[0].dims``; of a list without an index, too.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.offsets: dict[str, int] = {}
+        self._prefix = ""
+
+    @override
+    def _value(self, message: ConfigMessage, known: _Known) -> None:
+        path = self._prefix + known.field.name
+        self.offsets.setdefault(path, self._token.offset)
+        if known.is_repeated and not known.is_map:
+            path = f"{path}[{len(getattr(message, known.field.name))}]"
+            self.offsets[path] = self._token.offset
+        before, self._prefix = self._prefix, f"{path}."
+        super()._value(message, known)
+        self._prefix = before
+
+
+def place_error(error: ConfigError, file: str) -> None:
+    """Note in an error about the configuration of a file where that is.
+
+    The field's own place, or that of the nearest one around it. Nothing changes when the error
+    has a file already, and only the file is noted when nothing in it is the field.
+    """
+    if error.file is not None:
+        return
+    try:
+        with open(file, encoding="utf-8") as source:
+            text = source.read()
+        locator = _Locator(text)
+        locator.parse(model_config_class()())
+    except (OSError, ValueError, _ParseError):
+        return  # there is none, or it has changed since
+    error.file = file
+    field = error.field
+    while field:
+        if field in locator.offsets:
+            error.line, error.column = _line_and_column(text, locator.offsets[field])
+            return
+        field = field.rpartition(".")[0]
+
+
+def _line_and_column(text: str, offset: int) -> tuple[int, int]:
+    line_start = text.rfind("\n", 0, offset) + 1
+    return text.count("\n", 0, offset) + 1, offset - line_start + 1
+
+
 def _field_hint(word: str, descriptor: Descriptor) -> str | None:
     hint = did_you_mean(word, descriptor.fields_by_name)
     if hint is not None:
@@ -425,8 +482,7 @@ def parse_pbtxt(text: str, *, file: str | None = None, model: str | None = None)
     try:
         _Parser(text).parse(message)
     except _ParseError as error:
-        line = text.count("\n", 0, error.offset) + 1
-        column = error.offset - (text.rfind("\n", 0, error.offset) + 1) + 1
+        line, column = _line_and_column(text, error.offset)
         where = "" if file is None else f" from {file}"
         raise with_note(
             ConfigError(
