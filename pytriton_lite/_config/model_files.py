@@ -128,13 +128,14 @@ def _check_batch_strategy(message: ConfigMessage) -> None:
             message,
             f"{_BATCH_STRATEGY} cannot be specified with sequence batcher, using default batching "
             "strategy",
+            at="parameters",
         )
     if not os.path.exists(path):
         raise ConfigError(
             f"Batching library path not found: {path}",
             ErrorCode.NOT_FOUND,
             model=message.name,
-            file=path,
+            field="parameters",
         )
     raise UnsupportedError(
         f"model '{message.name}' wants the batching library '{path}': native libraries are never "
@@ -154,13 +155,15 @@ def check_warmup(message: ConfigMessage, model_folder: str) -> None:
     ConfigError
         A sample does not make a request that the model takes.
     """
-    for sample in message.model_warmup:
+    for index, sample in enumerate(message.model_warmup):
         # A sample for no request is not looked at.
         if sample.batch_size:
-            _check_sample(message, sample, model_folder)
+            _check_sample(message, sample, model_folder, f"model_warmup[{index}]")
 
 
-def _check_sample(message: ConfigMessage, sample: ConfigMessage, model_folder: str) -> None:
+def _check_sample(
+    message: ConfigMessage, sample: ConfigMessage, model_folder: str, at: str
+) -> None:
     # Maps come in hash order; with names sorted the same error is reported each time.
     names = sorted(sample.inputs)
     contents: dict[str, bytes] = {}
@@ -171,6 +174,7 @@ def _check_sample(message: ConfigMessage, sample: ConfigMessage, model_folder: s
                 message,
                 "warmup setting expects all variable-size dimensions are specified for input "
                 f"'{name}'",
+                at=at,
             )
         if data.WhichOneof("input_data_type") == "input_data_file":
             path = _join(model_folder, "warmup", data.input_data_file)
@@ -181,6 +185,7 @@ def _check_sample(message: ConfigMessage, sample: ConfigMessage, model_folder: s
             _fail(
                 message,
                 f"{_NO_ID}warmup setting expects input '{name}' to have input_data_type set",
+                at=at,
             )
         needed = _byte_size(data.data_type, data.dims)
         if name in contents and len(contents[name]) < needed:
@@ -189,8 +194,9 @@ def _check_sample(message: ConfigMessage, sample: ConfigMessage, model_folder: s
                 message,
                 f"{_NO_ID}warmup setting expects {needed} bytes, but the data provided from "
                 f"{data.input_data_file}only has {len(contents[name])} bytes",
+                at=at,
             )
-    _check_request(message, sample, contents)
+    _check_request(message, sample, contents, at)
 
 
 def _byte_size(data_type: int, dims: list[int]) -> int:
@@ -203,7 +209,7 @@ def _byte_size(data_type: int, dims: list[int]) -> int:
 
 
 def _check_request(
-    message: ConfigMessage, sample: ConfigMessage, contents: dict[str, bytes]
+    message: ConfigMessage, sample: ConfigMessage, contents: dict[str, bytes], at: str
 ) -> None:
     """Check the request that the sample makes: names, data types, shapes, batch size."""
     inputs = {tensor.name: tensor for tensor in reversed(message.input)}
@@ -223,9 +229,10 @@ def _check_request(
             f"{_NO_ID}{wanted} but got {len(given)} inputs for model '{message.name}'. Got "
             f"input(s) {_name_list(given)}, but missing required input(s) {_name_list(missing)}. "
             "Please provide all required input(s).",
+            at=at,
         )
     for name in given:
-        _check_sample_input(message, inputs[name], sample.inputs[name], contents.get(name))
+        _check_sample_input(message, inputs[name], sample.inputs[name], contents.get(name), at)
     most = message.max_batch_size
     if sample.batch_size > max(most, 1):
         # Triton says it once per request of the batch.
@@ -234,6 +241,7 @@ def _check_request(
             message,
             f"failed to run warmup sample '{sample.name}': batch size {sample.batch_size} for "
             f"'{instance}', max allowed is {most}; ",
+            at=at,
         )
 
 
@@ -242,7 +250,11 @@ def _name_list(names: list[str]) -> str:
 
 
 def _check_sample_input(
-    message: ConfigMessage, tensor: ConfigMessage, data: ConfigMessage, content: bytes | None
+    message: ConfigMessage,
+    tensor: ConfigMessage,
+    data: ConfigMessage,
+    content: bytes | None,
+    at: str,
 ) -> None:
     prefix = f"inference input '{tensor.name}'"
     if data.data_type != tensor.data_type:
@@ -250,6 +262,7 @@ def _check_sample_input(
             message,
             f"{_NO_ID}{prefix} data-type is '{_protocol_name(data.data_type)}', but model "
             f"'{message.name}' expects '{_protocol_name(tensor.data_type)}'",
+            at=at,
         )
     is_batched = message.max_batch_size > 0
     wanted, found = list(tensor.dims), list(data.dims)
@@ -264,12 +277,15 @@ def _check_sample_input(
             f"{_NO_ID}unexpected shape for input '{tensor.name}' for model '{message.name}'. "
             f"Expected {_shape_text(wanted)}, got {_shape_text(found)}. "
             f"{_BATCH_NOTE if is_batched else ''}",
+            at=at,
         )
     if content is not None and tensor.data_type == _STRING:
-        _check_strings(message, tensor.name, data.dims, content)
+        _check_strings(message, tensor.name, data.dims, content, at)
 
 
-def _check_strings(message: ConfigMessage, name: str, dims: list[int], content: bytes) -> None:
+def _check_strings(
+    message: ConfigMessage, name: str, dims: list[int], content: bytes, at: str
+) -> None:
     wanted = 1
     for dim in dims:
         wanted *= dim
@@ -283,12 +299,14 @@ def _check_strings(message: ConfigMessage, name: str, dims: list[int], content: 
             message,
             f"{_NO_ID}expected {wanted} string elements for inference input '{name}' for model "
             f"'{message.name}', got {count}",
+            at=at,
         )
     if count > wanted:
         _fail(
             message,
             f"{_NO_ID}unexpected number of string elements {count} for inference input '{name}' "
             f"for model '{message.name}', expecting {wanted}",
+            at=at,
         )
 
 
@@ -306,21 +324,29 @@ def _shape_text(dims: list[int]) -> str:
 
 def _check_initial_states(message: ConfigMessage, model_folder: str) -> None:
     seen = set()
-    for state in message.sequence_batching.state:
-        _check_initial_state(message, state, model_folder)
+    for index, state in enumerate(message.sequence_batching.state):
+        at = f"sequence_batching.state[{index}]"
+        _check_initial_state(message, state, model_folder, at)
         # States without a first value may share a name.
         if state.initial_state:
             if state.input_name in seen:
-                _fail(message, f"State input name '{state.input_name}' specified more than once.")
+                _fail(
+                    message,
+                    f"State input name '{state.input_name}' specified more than once.",
+                    at=f"{at}.input_name",
+                )
             seen.add(state.input_name)
 
 
-def _check_initial_state(message: ConfigMessage, state: ConfigMessage, model_folder: str) -> None:
+def _check_initial_state(
+    message: ConfigMessage, state: ConfigMessage, model_folder: str, at: str
+) -> None:
     if len(state.initial_state) > 1:
         _fail(
             message,
             f"initial_state field for state input '{state.input_name}' must contain exactly one "
             f"or zero element. Found '{len(state.initial_state)}' elements.",
+            at=f"{at}.initial_state",
         )
     for initial in state.initial_state:
         if initial.data_type != state.data_type:
@@ -328,12 +354,14 @@ def _check_initial_state(message: ConfigMessage, state: ConfigMessage, model_fol
                 message,
                 f"The data type used for 'initial_state' field of state '{state.input_name}' does "
                 "not match the state data type.",
+                at=f"{at}.initial_state",
             )
         if not initial.name:
             _fail(
                 message,
                 "Field 'name' must be set when using initial_state for state input "
                 f"'{state.input_name}'.",
+                at=f"{at}.initial_state",
             )
         if len(initial.dims) != len(state.dims):
             _fail(
@@ -341,12 +369,14 @@ def _check_initial_state(message: ConfigMessage, state: ConfigMessage, model_fol
                 "Number of dimensions in 'initial_state' doesn't match the size of 'state' "
                 f"dimensions for state input '{state.input_name}'. {len(initial.dims)} != "
                 f"{len(state.dims)}",
+                at=f"{at}.initial_state",
             )
         if _WILDCARD in initial.dims:
             _fail(
                 message,
                 f"'initial_state' field for state input name '{state.input_name}' contains "
                 "variable dimensions.",
+                at=f"{at}.initial_state",
             )
         for found, wanted in zip(initial.dims, state.dims, strict=True):
             if wanted not in (_WILDCARD, found):
@@ -354,12 +384,14 @@ def _check_initial_state(message: ConfigMessage, state: ConfigMessage, model_fol
                     message,
                     f"'initial_state' dim for input name '{state.input_name}' doesn't match "
                     f"'state' dim description. {found} != {wanted}",
+                    at=f"{at}.initial_state",
                 )
         if initial.WhichOneof("state_data") is None:
             # The missing blank is Triton's.
             _fail(
                 message,
                 f"initial_state setting expects state'{state.input_name}' to have state_data set",
+                at=f"{at}.initial_state",
             )
         if initial.WhichOneof("state_data") == "data_file":
             path = _join(model_folder, "initial_state", initial.data_file)
@@ -371,4 +403,5 @@ def _check_initial_state(message: ConfigMessage, state: ConfigMessage, model_fol
                     message,
                     f"initial_state setting expects {needed} bytes, but the data provided from "
                     f"{initial.data_file}only has {len(content)} bytes.",
+                    at=f"{at}.initial_state",
                 )
