@@ -180,11 +180,8 @@ def resolve_composing_models(message: ConfigMessage, models: Mapping[str, Compos
         go together.
     """
     name = message.name
+    _check_cycles(message, models, [name])
     for step in message.ensemble_scheduling.step:
-        if step.model_name == name:
-            _fail(
-                message, f"circular dependency between ensembles: {name} -> ... -> {name} -> {name}"
-            )
         if step.model_name not in models:
             _fail(
                 message,
@@ -207,6 +204,25 @@ def resolve_composing_models(message: ConfigMessage, models: Mapping[str, Compos
     message.model_transaction_policy.decoupled = _check_decoupled(message, models)
     for step in message.ensemble_scheduling.step:
         step.model_namespace = ""
+
+
+def _check_cycles(
+    message: ConfigMessage, models: Mapping[str, ComposingModel], path: list[str]
+) -> None:
+    """Follow the steps that are ensembles themselves; `path` leads to this one.
+
+    Triton may begin the same circle with another of its ensembles, and it crashes when the one
+    that is loaded leads to the circle without being part of it.
+    """
+    for step in message.ensemble_scheduling.step:
+        name = step.model_name
+        if name in path:
+            _fail(
+                message,
+                f"circular dependency between ensembles: {name} -> ... -> {path[-1]} -> {name}",
+            )
+        if name in models:
+            _check_cycles(models[name].config, models, [*path, name])
 
 
 def _inferred(config: ConfigMessage, tensor: ConfigMessage) -> _Inferred:

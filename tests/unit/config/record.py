@@ -7,7 +7,8 @@ Triton tells in its log only why a configuration cannot be read:
     tritonserver --model-control-mode=explicit --model-repository=DIR >LOG 2>&1
     python -m tests.unit.config.record --url http://127.0.0.1:8000 --repository DIR --log LOG
 
-It writes ``data/random_configs_triton_2_51.json`` and its neighbours anew.
+It writes ``data/random_configs_triton_2_51.json`` and its neighbours. What they hold already is
+not asked again: remove a file to record it anew.
 """
 
 from __future__ import annotations
