@@ -2,16 +2,19 @@
 
 Triton's order of work for one model, which the loader follows:
 
-1. read ``config.pbtxt``, or the configuration given with the load call
+1. read ``config.pbtxt``, or the configuration given with the load call;
+   ``validate.check_agents``
 2. `deduce_backend`
 3. `fill_defaults`
-4. ``validate.validate_general``, which ends with the check of the name
+4. ``validate.validate_general``, which ends with the check of the name; in strict
+   mode with step 8 before that
 5. per version: the backend's library, or ``model.py``, is looked up
 6. `resolve_instance_groups`, which also checks the groups
 7. the model's ``auto_complete_config``; then ``autocomplete.merge_completed``,
    and steps 3 and 4 again
 8. ``validate.validate_io``
-9. labels, instances and warmup, scheduler
+9. ``model_files.check_model_files``: labels, warmup samples, first values of states
+10. instances and scheduler
 
 All functions here change the message in place, and may be called again.
 """
