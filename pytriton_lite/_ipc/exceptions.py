@@ -1,7 +1,8 @@
 """Exceptions on their way from a stub to the server, as plain data.
 
 Nothing is unpickled: a stub runs code of the model's author, and unpickling runs code. An exception
-of a built-in type with plain arguments arrives as what it was; any other as a
+of a built-in type with plain arguments arrives as what it was, and so does a `TritonModelException`
+of `pb_utils`; any other as a
 `RemoteModelError`. Both show the traceback of the stub.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from pytriton_lite._core.tensor import TritonModelException
 from pytriton_lite.errors import ModelLoadError, RequestTimeoutError, TritonError, error_from_code
 
 _PLAIN = (str, int, float, bool, type(None))
@@ -114,6 +116,8 @@ def _cause_of_wire(wire: dict[str, Any]) -> BaseException:
     name, text = str(wire.get("name", "")), str(wire.get("traceback", ""))
     module, arguments = wire.get("module"), wire.get("args")
     kind = getattr(builtins, name, None) if module == "builtins" else None
+    if (module, name) == (TritonModelException.__module__, TritonModelException.__name__):
+        kind = TritonModelException
     if isinstance(kind, type) and issubclass(kind, BaseException) and isinstance(arguments, list):
         try:
             error = kind(*[argument for argument in arguments if type(argument) in _PLAIN])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 
 import pytriton_lite as ptl
+from tests.support.process import wait_until
 from tests.support.repository import RepositoryBuilder, echo_model
 
 Serve = Callable[..., ptl.Server]
@@ -37,6 +40,51 @@ def initialize(self, args):
 def answer(self, x, request):
     return x * (2 if self.is_there else 1)
 """
+# Writes what each step gave to `log` in its version folder.
+LIFE = """
+def log(*calls):
+    import os
+    with open(os.path.join(os.path.dirname(__file__), "log"), "a") as file:
+        for call in calls:
+            try:
+                line = call()
+            except Exception as error:
+                line = error
+            print(str(line).rpartition("message: ")[2], file=file)
+
+class TritonPythonModel:
+    @staticmethod
+    def auto_complete_config(config):
+        log(lambda: pb_utils.is_model_ready("other"))
+        return config
+
+    def initialize(self, args):
+        log(
+            lambda: pb_utils.load_model("third"),
+            lambda: pb_utils.is_model_ready("third"),
+            lambda: pb_utils.load_model("other"),
+            lambda: pb_utils.is_model_ready("other"),
+            lambda: pb_utils.unload_model("other"),
+        )
+
+    def execute(self, requests):
+        return [pb_utils.InferenceResponse([]) for _ in requests]
+
+    def finalize(self):
+        log(lambda: pb_utils.load_model("other"))
+"""
+MUTUAL = """
+def initialize(self, args):
+    pb_utils.load_model({"a": "b", "b": "a"}[args["model_name"]])
+"""
+GATED = """
+def initialize(self, args):
+    import os, pathlib, time
+    (pathlib.Path(__file__).parent / "entered").touch()
+    while not (pathlib.Path(__file__).parent / "gate").exists():
+        time.sleep(0.01)
+"""
+ITSELF = "cannot be loaded here: its load would wait for the one that this code is part of"
 FAILING = """
 def initialize(self, args):
     raise ValueError("no licence")
@@ -132,3 +180,49 @@ def test_a_model_that_loads_itself_anew(repository: RepositoryBuilder, serve: Se
     before = run(server, pid)
     assert run(server, outcome_of("pb_utils.load_model('caller')")) == "None"
     assert run(server, pid) != before
+
+
+def test_every_step_of_a_life(repository: RepositoryBuilder, serve: Serve) -> None:
+    # As tests/unit/pb_utils has it for models in this process.
+    folder = repository.model("third", "import triton_python_backend_utils as pb_utils\n" + LIFE)
+    repository.model("other", echo_model())
+    server = serve(execution="process", model_control_mode="explicit", startup_models=[])
+    server.load("third")
+    server.unload("third", wait_until_unloaded=True)
+    assert (folder / "1" / "log").read_text().splitlines() == [
+        "the models of the server can be reached while an instance is loaded only, not in "
+        "`auto_complete_config`",
+        f"model 'third' {ITSELF}",
+        "False",
+        "None",
+        "True",
+        "None",
+        "None",
+    ]
+    assert server["other"].ready()
+
+
+def test_loads_that_wait_for_each_other_are_refused(
+    repository: RepositoryBuilder, serve: Serve
+) -> None:
+    for name in "ab":
+        repository.model(name, echo_model("def answer(x, request): return x", MUTUAL))
+    server = serve(execution="process", model_control_mode="explicit", startup_models=[])
+    with pytest.raises(ptl.ModelLoadError, match=f"model 'a' {ITSELF}"):
+        server.load("a")
+    assert [entry.state.value for entry in server.index()] == ["UNAVAILABLE"] * 2
+
+
+def test_a_stop_during_a_load(repository: RepositoryBuilder, serve: Serve) -> None:
+    repository.model("caller", CALLER)
+    folder = repository.model("gated", echo_model("def answer(x, request): return x", GATED)) / "1"
+    server = serve(execution="process", model_control_mode="explicit", startup_models=["caller"])
+    model = server["caller"]
+    with ThreadPoolExecutor(2) as pool:
+        answer = pool.submit(run, server, outcome_of("pb_utils.load_model('gated')"))
+        wait_until((folder / "entered").exists)
+        stopping = pool.submit(server.stop)
+        wait_until(lambda: not model.ready())
+        (folder / "gate").touch()
+        stopping.result(20)
+        assert "the server is stopping and loads no models" in answer.result(20)
