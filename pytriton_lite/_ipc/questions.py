@@ -69,8 +69,11 @@ class Asker:
             self._fail(question)
         return question
 
-    def tell(self, what: str, data: object = None) -> None:
-        """Say something that needs no reply."""
+    def tell(self, what: str, data: object = None, *, is_quiet: bool = False) -> None:
+        """Say something that needs no reply; `is_quiet`: that may be heard later."""
+        if is_quiet:
+            self._link.post_quietly(RecordKind.TELL, what, data)
+            return
         self._link.post(RecordKind.TELL, 0, what, data)
 
     def replied(self, record: Reader) -> None:

@@ -129,6 +129,16 @@ cdef class Link:
         record.json(data)
         self.send(record, aside, kind, call)
 
+    def post_quietly(self, uint32_t kind, str text, data):
+        """`post` aside something small that the other side reads when it is awake anyway, or wants to."""
+        cdef Writer record = new_writer(self)
+        record.text(text)
+        record.json(data)
+        if record.size > self.side_out.largest:
+            self.send(record, True, kind, 0)
+        else:
+            self.side_out.put(kind, 0, record.data, record.size, 0, True)
+
     def read_aside(self, dict handlers):
         """Read what does not wait its turn, on this thread, until the link is closed.
 
@@ -166,6 +176,7 @@ cdef class Link:
         """
         cdef uint64_t until = self.side_in.ring.head.tail
         cdef int64_t deadline_ns = ptl_now_ns() + <int64_t> (limit_s * 1e9)
+        self.side_in.rouse()
         while <int64_t> (until - self.done_aside) > 0 and ptl_now_ns() < deadline_ns:
             time.sleep(100e-6)  # who reads needs no longer than this for all but slow answers
 
