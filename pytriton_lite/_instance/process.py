@@ -280,6 +280,42 @@ def _read_aside_quietly(link: Link, answerer: Answerer) -> None:
         link.close()
 
 
+class _Fate:
+    """How a stub ended. Apart from it, since requests may outlive the stub and must not keep it."""
+
+    def __init__(self, plan: InstancePlan, link: Link) -> None:
+        self._plan = plan
+        self._link = link
+        self.process: StubProcess | None = None
+        self.report: ExitReport | None = None
+        self._fault: BaseException | None = None
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it has ended, or is about to."""
+        return self.report is not None or self._fault is not None
+
+    def error(self) -> UnavailableError:
+        """For requests that the stub had when it died."""
+        text = f"the process of instance '{self._plan.name}' "
+        if self._fault is not None:
+            text += f"was killed, since it broke the rules of the shared memory: {self._fault}"
+        elif self.report is not None:
+            text += describe_exit(self.report)
+        else:
+            text += "is gone"
+        return UnavailableError(text, model=self._plan.code.model_name)
+
+    def broken(self, error: BaseException) -> None:
+        """End a stub that does not keep the rules."""
+        if self._fault is None:
+            self._fault = error
+            _log.error("instance '%s' is killed: %s", self._plan.name, error)
+        if self.process is not None:
+            self.process.kill()
+        self._link.close()
+
+
 class _Stub:
     """One life of an instance.
 
@@ -300,12 +336,11 @@ class _Stub:
         self._queue = queue
         self._settings = settings
         self._on_death = on_death
-        self._report: ExitReport | None = None
-        self._fault: BaseException | None = None
         self._is_serving = False
         self._lock = threading.Lock()
         segment = Segment.create_largest()
         self._link = link = Link(segment, is_stub=False)
+        self._fate = fate = _Fate(plan, link)
         self.contract = RemoteContract(
             self._link,
             model_name=plan.code.model_name,
@@ -315,8 +350,8 @@ class _Stub:
             is_decoupled=plan.is_decoupled,
             is_iterative=plan.is_iterative,
             all_outputs=plan.output_names,
-            make_dead_error=self.error,
-            on_broken=self._broken,
+            make_dead_error=fate.error,
+            on_broken=fate.broken,
         )
         self.executor = Executor(self.contract)
         self.asker = Asker(self._link, plan.code.model_name)
@@ -340,6 +375,7 @@ class _Stub:
         except BaseException:
             self._metrics.close()
             raise
+        fate.process = self._process
         self._threads = [
             threading.Thread(target=self._read_aside, name=f"{plan.name}-stub", daemon=True),
             threading.Thread(
@@ -368,7 +404,7 @@ class _Stub:
             self.end(time.monotonic_ns())
             raise
         with self._lock:
-            self._is_serving = self._report is None
+            self._is_serving = self._fate.report is None
             if self._is_serving:
                 self._queue.add_remote(self.executor)
         if not self._is_serving:
@@ -377,18 +413,11 @@ class _Stub:
     @property
     def is_dead(self) -> bool:
         """Whether it has ended, or is about to since it broke the rules."""
-        return self._report is not None or self._fault is not None
+        return self._fate.is_sealed
 
     def error(self) -> UnavailableError:
-        """For requests that the stub had when it died."""
-        text = f"the process of instance '{self._plan.name}' "
-        if self._fault is not None:
-            text += f"was killed, since it broke the rules of the shared memory: {self._fault}"
-        elif self._report is not None:
-            text += describe_exit(self._report)
-        else:
-            text += "is gone"
-        return UnavailableError(text, model=self._plan.code.model_name)
+        """Why it does not answer."""
+        return self._fate.error()
 
     def end(self, deadline_ns: int) -> bool:
         """Finalize the model if it is there, and end the process; False if something is left."""
@@ -411,7 +440,7 @@ class _Stub:
         self._process.kill()
 
     def _exited(self, report: ExitReport) -> None:
-        self._report = report
+        self._fate.report = report
         with self._lock:
             was_serving, self._is_serving = self._is_serving, False
         if was_serving:
@@ -422,13 +451,6 @@ class _Stub:
         self._queue.end_pump(self.executor)
         if was_serving:
             self._on_death(self)
-
-    def _broken(self, error: BaseException) -> None:
-        if self._fault is None:
-            self._fault = error
-            _log.error("instance '%s' is killed: %s", self._plan.name, error)
-        self._process.kill()
-        self._link.close()
 
     def _read_aside(self) -> None:
         try:
@@ -441,7 +463,7 @@ class _Stub:
                 }
             )
         except BrokenSegmentError as error:
-            self._broken(error)
+            self._fate.broken(error)
         finally:
             self._metrics.close()
 
@@ -496,6 +518,7 @@ class ProcessInstance(Instance):
                 return False
         if stub is None or self.state is InstanceState.DEAD:
             self._fail_left()
+            self._stub = None
             return True
         self.state = InstanceState.DRAINING
         if not self.queue.wait_until_idle(deadline_ns):
@@ -504,6 +527,7 @@ class ProcessInstance(Instance):
             return False
         is_gone = stub.end(deadline_ns)
         self.state = InstanceState.DEAD
+        self._stub = None
         return is_gone
 
     @override

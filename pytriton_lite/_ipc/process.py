@@ -608,6 +608,7 @@ class ProcessMonitor:
         self._paused.discard(stub)
         stub._check_ns = time.monotonic_ns()
         report, on_exit = stub._report, stub._on_exit
+        stub._on_exit = None  # its owner, mostly, who shall not be kept in a cycle
         assert report is not None
         if on_exit is not None:
             try:
