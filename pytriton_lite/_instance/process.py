@@ -67,9 +67,6 @@ _STACK_S = 1.0
 _STACK_PAUSE_S = 0.02
 _STACK_BYTES = 64 << 10
 
-# What updates of metrics on the way may take at most when somebody reads the metrics.
-_SETTLE_S = 1.0
-
 
 @dataclass(frozen=True, slots=True)
 class StubSettings:
@@ -339,8 +336,8 @@ class _Stub:
         self._is_serving = False
         self._lock = threading.Lock()
         segment = Segment.create_largest()
-        self._link = link = Link(segment, is_stub=False)
-        self._fate = fate = _Fate(plan, link)
+        self._link = Link(segment, is_stub=False)
+        self._fate = fate = _Fate(plan, self._link)
         self.contract = RemoteContract(
             self._link,
             model_name=plan.code.model_name,
@@ -356,9 +353,7 @@ class _Stub:
         self.executor = Executor(self.contract)
         self.asker = Asker(self._link, plan.code.model_name)
         self._answerer = Answerer(self._link, plan.name)
-        self._metrics = StubMetrics(
-            plan.metrics, self._answerer, lambda: link.wait_until_read_aside(_SETTLE_S)
-        )
+        self._metrics = StubMetrics(plan.metrics, self._answerer, self.asker.settle)
         answer_logs(self._answerer, plan.name)
         if plan.control is not None:
             answer_control(self._answerer, plan.control)

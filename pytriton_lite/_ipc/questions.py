@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from typing import Any
 from pytriton_lite._ipc.exceptions import error_of_wire, error_to_wire
 from pytriton_lite._ipc.wire import Link, Reader, RecordKind
 from pytriton_lite.errors import TritonError, UnavailableError
+
+# What has been said is mostly dealt with in microseconds.
+_SETTLE_S = 1.0
 
 Answer = Callable[[Any], Any]
 """Makes a reply of the data of a question; both are what JSON can carry."""
@@ -36,7 +40,19 @@ class Asker:
         self._model_name = model_name
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Question] = {}
-        self.is_closed = False
+        self._is_closed = False
+        self._pid = os.getpid()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the other side is gone; or is not ours, in a forked child of this process."""
+        return self._link.is_closed or os.getpid() != self._pid
+
+    def _check(self) -> None:
+        # Before any lock of the rings: in a forked child somebody may hold it for ever, and what
+        # it wrote would go across what its parent writes.
+        if self.is_closed:
+            raise UnavailableError("the other process is gone", model=self._model_name)
 
     def ask(self, what: str, data: object = None, *, timeout_s: float | None = None) -> Any:
         """Ask and return the reply.
@@ -58,6 +74,7 @@ class Asker:
 
     def begin(self, what: str, data: object = None) -> Question:
         """Ask, and do not wait for the reply."""
+        self._check()
         number = next(self._numbers)
         question = self._waiting[number] = Question(number)
         try:
@@ -65,16 +82,22 @@ class Asker:
         except BaseException:
             del self._waiting[number]
             raise
-        if self.is_closed:
+        if self._is_closed:
             self._fail(question)
         return question
 
     def tell(self, what: str, data: object = None, *, is_quiet: bool = False) -> None:
         """Say something that needs no reply; `is_quiet`: that may be heard later."""
+        self._check()
         if is_quiet:
             self._link.post_quietly(RecordKind.TELL, what, data)
             return
         self._link.post(RecordKind.TELL, 0, what, data)
+
+    def settle(self) -> None:
+        """Wait until what the other side has said is dealt with, but not for long."""
+        if not self.is_closed:
+            self._link.wait_until_read_aside(_SETTLE_S)
 
     def replied(self, record: Reader) -> None:
         """Take a REPLY; on the thread that reads what comes aside."""
@@ -89,7 +112,7 @@ class Asker:
 
     def close(self) -> None:
         """The other side is gone: everybody who waits is told."""
-        self.is_closed = True
+        self._is_closed = True
         for question in list(self._waiting.values()):
             self._fail(question)
 

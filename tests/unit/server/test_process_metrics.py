@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 import pytriton_lite as ptl
 from tests.support.process import wait_until
@@ -192,3 +193,41 @@ def answer(self, x, request):
         'seen{of="m_0_0"} 2',
         'seen{of="m_0_1"} 2',
     ]
+
+
+FORKING = """
+def initialize(self, args):
+    self.family = pb_utils.MetricFamily("seen", "", pb_utils.MetricFamily.COUNTER)
+    self.metric = self.family.Metric()
+
+def answer(self, x, request):
+    import os
+    self.metric.increment(1)
+    child = os.fork()
+    if child == 0:
+        try:
+            pb_utils.Logger.log_error("from a child")
+            try:
+                self.metric.increment(100)
+            except Exception as error:
+                os.write(2, f"{type(error).__name__}\\n".encode())
+            del self.family, self.metric
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    return x
+"""
+
+
+def test_a_child_of_the_stub_writes_nothing_over(
+    repository: RepositoryBuilder, serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    repository.model("m", echo_model("", FORKING))
+    server = serve(execution="process")
+    for _ in range(5):
+        assert server["m"]({"IN": X})["OUT"].tolist() == [1, 2]
+    assert own(server) == ["# TYPE seen counter", "seen 5"]
+    server.stop()
+    lines = capfd.readouterr().err.splitlines()
+    assert lines.count("[m_0] from a child") == 5
+    assert lines.count("[m_0] UnavailableError") == 5
