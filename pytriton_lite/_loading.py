@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -240,6 +241,10 @@ class LoadedVersion:
             make(plan, self._queue, stubs)
             for plan in _plans(code, self.settings, options, metrics, control)
         ]
+        self._outage_lock = threading.Lock()
+        if self._queue.is_remote:
+            for instance in self.instances:
+                instance.on_outage = self._look_at_outages
         self._own_folder = own_folder
         if own_folder is not None:
             own_folder.add_user(self)
@@ -270,6 +275,29 @@ class LoadedVersion:
         if failures:
             self.stop()
             raise failures[0]
+
+    def _look_at_outages(self) -> None:
+        """Refuse requests while no instance is alive and attempts to start one fail."""
+        with self._outage_lock:
+            outages = [instance.outage for instance in self.instances]
+            is_lasting = all(outage is not None and outage.is_lasting for outage in outages)
+            self._queue.refusal = self._outage_error if is_lasting else None
+        if is_lasting:
+            self._queue.fail_queued(self._outage_error)
+
+    def _outage_error(self) -> UnavailableError:
+        error = UnavailableError(
+            f"model '{self.name}' has no instance alive: {self.outage}", model=self.name
+        )
+        first = self.instances[0].outage
+        error.__cause__ = None if first is None else first.cause
+        return error
+
+    @property
+    def outage(self) -> str | None:
+        """Why no instance is alive; None if one is."""
+        outages = [instance.outage for instance in self.instances]
+        return None if None in outages else "; ".join(o.text for o in outages if o is not None)
 
     def close(self) -> int:
         """Take no more requests, and give those accepted ``exit_timeout`` from now.

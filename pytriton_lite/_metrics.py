@@ -14,7 +14,7 @@ import math
 import re
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import ClassVar, Protocol, TypeAlias
 from weakref import WeakValueDictionary
@@ -192,8 +192,12 @@ class Family:
         with self._lock:
             found = self._series.get(key)
             if found is None:
-                found = self._series[key] = made
+                found = self._series[key] = self._added(made, bounds)
         return found
+
+    def _added(self, made: Series, _bounds: Sequence[float]) -> Series:
+        """What to keep of a new series."""
+        return made
 
     def lines(self) -> Iterator[str]:
         """Lines of the Prometheus text; none while there is no series."""
@@ -217,10 +221,16 @@ class MetricRegistry:
     ----------
     is_enabled
         If not, every family is refused.
+
+    Attributes
+    ----------
+    before_text
+        Functions that `text` calls first: who has updates on the way brings them in.
     """
 
     def __init__(self, *, is_enabled: bool) -> None:
         self.is_enabled = is_enabled
+        self.before_text: set[Callable[[], None]] = set()
         self._lock = threading.RLock()
         self._families: WeakValueDictionary[str, Family] = WeakValueDictionary()
 
@@ -247,6 +257,8 @@ class MetricRegistry:
 
     def text(self, loaded: Iterable[VersionCounters] = ()) -> str:
         """All series in the text format of Prometheus, Triton's own of `loaded` versions first."""
+        for bring_in in list(self.before_text):
+            bring_in()
         families = {
             family.name: family
             for family in (ref() for ref in self._families.valuerefs())

@@ -64,6 +64,17 @@ class _Version:
     # What it was, as long as that serves its last requests; while UNLOADING, the reason why.
     ending: LoadedVersion | None = None
 
+    def shown(self) -> tuple[ModelState, str]:
+        """State and reason for the index, where a version without a living instance is not ready.
+
+        Its state stays READY: it comes back by itself.
+        """
+        loaded = self.loaded
+        outage = None if loaded is None else loaded.outage
+        if self.state is ModelState.READY and outage is not None:
+            return ModelState.UNAVAILABLE, outage
+        return self.state, self.reason
+
 
 @dataclass(slots=True)
 class _Model:
@@ -552,7 +563,8 @@ class Repository:
     def is_ready_for_model(self, name: str, version: int) -> bool:
         """Whether a version is ready; for -1, whether any is."""
         self._check_control(changes_models=False)
-        return self._ready(name, version) is not None
+        loaded = self._ready(name, version)
+        return loaded is not None and loaded.outage is None
 
     # -- end ---------------------------------------------------------------------------
 
@@ -643,7 +655,7 @@ class Repository:
             ready = self._ready(name, -1)
             version = max(model.versions) if ready is None else ready.version
         entry = model.versions.get(version)
-        return (ModelState.UNKNOWN, "") if entry is None else (entry.state, entry.reason)
+        return (ModelState.UNKNOWN, "") if entry is None else entry.shown()
 
     def why_not_ready(self, name: str, version: int) -> TritonError | None:
         """Why a call would not be taken, or what the model's `is_ready` has against it."""
@@ -690,7 +702,7 @@ class Repository:
                 entries.append(ModelIndexEntry(name, None, ModelState.UNKNOWN, ""))
                 continue
             for number, version in sorted(model.versions.items()):
-                entries.append(ModelIndexEntry(name, number, version.state, version.reason))
+                entries.append(ModelIndexEntry(name, number, *version.shown()))
         return entries
 
     def all_ready(self) -> bool:

@@ -28,6 +28,7 @@ cdef class RequestQueue:
     cdef unsigned long sequences    # ids given to requests of iterative models that had none
     cdef readonly VersionStatistics statistics
     cdef list executors
+    cdef public object refusal      # makes the error for requests while no process instance is alive; or None
     cdef readonly list contracts    # of the executors
     cdef int generation             # of the process: a forked child has no worker threads
 

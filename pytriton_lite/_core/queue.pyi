@@ -14,6 +14,7 @@ class Executor:
 
 @disjoint_base
 class RequestQueue:
+    refusal: Callable[[], BaseException] | None
     def __init__(
         self, model_name: str, *, is_inline: bool, is_iterative: bool, is_remote: bool = False
     ) -> None: ...

@@ -331,6 +331,8 @@ cdef class RequestQueue:
                 slot.node.next = NULL
                 Py_DECREF(slot)
             raise self._closed_error()
+        if self.is_remote and not found_idle and self.refusal is not None:
+            self.fail_queued(self.refusal)
         while self.is_inline and rung != NULL:
             idle = rung
             rung = rung.next_idle
@@ -360,7 +362,10 @@ cdef class RequestQueue:
             if state < 0:
                 raise self._closed_error()
             return self._lead(<Executor> worker.owner, slot, deadline_ns)
-        if slot.queue is not None:
+        # After the push: who sets it fails what is queued afterwards, so one of the two sees this.
+        if self.refusal is not None and self.is_remote:
+            self.fail_queued(self.refusal)
+        elif slot.queue is not None:
             self.check_chain(slot)
         return self._wait(slot, deadline_ns)
 

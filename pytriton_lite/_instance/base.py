@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 
 from pytriton_lite._core.queue import RequestQueue
@@ -17,6 +19,21 @@ class InstanceState(Enum):
     READY = "ready"
     DRAINING = "draining"
     DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Why an instance takes no requests though it was not stopped.
+
+    Attributes
+    ----------
+    is_lasting
+        An attempt to start it again has failed, with `cause`.
+    """
+
+    text: str
+    is_lasting: bool = False
+    cause: BaseException | None = None
 
 
 class Instance(ABC):
@@ -34,6 +51,8 @@ class Instance(ABC):
     readiness
         How to ask it whether it is ready, known when `wait_loaded` has returned; None if there
         is nothing to ask, and the instance is ready.
+    on_outage
+        Called, if it is not None, when `outage` has changed, on any thread.
     """
 
     def __init__(self, plan: InstancePlan, queue: RequestQueue) -> None:
@@ -41,6 +60,12 @@ class Instance(ABC):
         self.queue = queue
         self.state = InstanceState.LOADING
         self.readiness: Readiness | None = None
+        self.on_outage: Callable[[], None] | None = None
+
+    @property
+    def outage(self) -> Outage | None:
+        """Of an instance that can die and come back; None while it serves."""
+        return None
 
     @abstractmethod
     def start(self) -> None:

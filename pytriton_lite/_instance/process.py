@@ -20,19 +20,23 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from typing_extensions import override
 
 import pytriton_lite
 from pytriton_lite._core.queue import Executor, RequestQueue
-from pytriton_lite._instance.base import Instance, InstanceState
+from pytriton_lite._instance.base import Instance, InstanceState, Outage
 from pytriton_lite._instance.loader import InstancePlan, ModelCode
-from pytriton_lite._instance.readiness import Answer, KnownAnswer, Readiness, Refusal
-from pytriton_lite._instance.stub import SEGMENT_VARIABLE, STACK_SIGNAL
+from pytriton_lite._instance.readiness import CLOSED, Refusal
+from pytriton_lite._instance.services.control import answer_control
+from pytriton_lite._instance.services.log import answer_logs, log_levels
+from pytriton_lite._instance.services.metrics import StubMetrics
+from pytriton_lite._instance.services.readiness import StubReadiness
+from pytriton_lite._instance.stub import SEGMENT_VARIABLE, STACK_SIGNAL, STACKS_VARIABLE
 from pytriton_lite._instance.stub_plan import plan_to_wire
 from pytriton_lite._ipc.backoff import Backoff
 from pytriton_lite._ipc.exceptions import error_of_wire
@@ -60,6 +64,8 @@ main()
 
 # For a stub to write its stacks, before it is killed.
 _STACK_S = 1.0
+_STACK_PAUSE_S = 0.02
+_STACK_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +99,15 @@ def _start_process(
     name: str,
     settings: StubSettings,
     segment: Segment,
-    on_exit: Callable[[ExitReport], object] | None = None,
+    stacks: _StackFile,
+    *,
+    model: str,
+    on_exit: Callable[[ExitReport], object],
 ) -> StubProcess:
     environment = {
         **settings.environment,
         SEGMENT_VARIABLE: str(segment.fd),
+        STACKS_VARIABLE: str(stacks.fd),
         "PYTHONUNBUFFERED": "1",  # what is printed before a crash is seen
     }
     # Without the working directory on the path, where a file may be called as a module of ours.
@@ -109,28 +119,76 @@ def _start_process(
         str(Path(pytriton_lite.__file__).parents[1]),
     ]
     process = StubProcess(
-        command, name=name, env=environment, pass_fds=[segment.fd], on_exit=on_exit
+        command, name=name, env=environment, pass_fds=[segment.fd, stacks.fd], on_exit=on_exit
     )
-    process.start()
+    try:
+        process.start()
+    except OSError as error:
+        raise InternalError(
+            f"the process of instance '{name}' cannot be started with interpreter "
+            f"'{settings.interpreter}': {error.strerror}",
+            model=model,
+        ) from error
     return process
+
+
+class _StackFile:
+    """Where a stub that loads writes the stacks of its threads on `STACK_SIGNAL`.
+
+    Not its stderr, of which only the last lines are kept, and where others write, too.
+    """
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("pytriton_lite_stacks")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+    def lines(self, limit_s: float) -> list[str]:
+        """What is written, once it has come to an end, or the limit has passed."""
+        until = time.monotonic() + limit_s
+        size = -1
+        while time.monotonic() < until:
+            time.sleep(_STACK_PAUSE_S)
+            before, size = size, os.fstat(self.fd).st_size
+            if size == before > 0:
+                break
+        data = os.pread(self.fd, _STACK_BYTES, 0)
+        return data.decode(errors="replace").splitlines()
 
 
 class _Loading:
     """A stub from its start to its first word about the model."""
 
     def __init__(
-        self, link: Link, process: StubProcess, settings: StubSettings, name: str, model: str
+        self,
+        link: Link,
+        process: StubProcess,
+        stacks: _StackFile,
+        settings: StubSettings,
+        *,
+        name: str,
+        model: str,
     ) -> None:
         self._link = link
         self._process = process
+        self._stacks = stacks
         self._settings = settings
         self._name = name
         self._model = model
+        self._is_started = False
 
     def load(self, plan: dict[str, Any]) -> Any:
         """Have it do what it is there for; returns what it says when that is done."""
-        self._link.post(RecordKind.PLAN, 0, None, plan, aside=False)
+        try:
+            self._link.post(RecordKind.PLAN, 0, None, plan, aside=False)
+        except UnavailableError:
+            raise self._died() from None
         self._next(RecordKind.STARTED, "start", self._settings.start_timeout_s)
+        self._is_started = True
         return self._next(RecordKind.LOADED, "load", self._settings.load_timeout_s)
 
     def _next(self, kind: RecordKind, what: str, limit_s: float) -> Any:
@@ -148,23 +206,28 @@ class _Loading:
         return record.json()
 
     def _stuck(self, what: str, limit_s: float) -> InternalError:
-        self._process.send_signal(STACK_SIGNAL)
-        time.sleep(_STACK_S)  # it writes, and the monitor reads
+        lines: Sequence[str] = ()
+        if self._is_started:  # else the signal would only kill it
+            self._process.send_signal(STACK_SIGNAL)
+            lines = self._stacks.lines(_STACK_S)
         self._process.kill()
         self._process.wait(time.monotonic_ns() + round(_STACK_S * 1e9))
-        lines = () if self._process.report is None else self._process.report.last_lines
-        stacks = "".join(f"\n    {line}" for line in lines)
-        return InternalError(
-            f"instance '{self._name}' did not {what} within {limit_s:g} s and was killed; the "
-            f"stacks of its threads at the end:{stacks}",
-            model=self._model,
-        )
+        text = f"instance '{self._name}' did not {what} within {limit_s:g} s and was killed"
+        if lines:
+            text += "; the stacks of its threads at the end:"
+        elif self._process.report is not None and self._process.report.last_lines:
+            lines = self._process.report.last_lines
+            text += "; its last lines on stderr:"
+        return InternalError(text + "".join(f"\n    {line}" for line in lines), model=self._model)
 
     def _died(self) -> InternalError:
         self._process.wait(time.monotonic_ns() + round(_STACK_S * 1e9))
         report = self._process.report
         how = "ended" if report is None else describe_exit(report)
-        return InternalError(f"the process of instance '{self._name}' {how}", model=self._model)
+        where = "" if self._is_started else f" (interpreter '{self._settings.interpreter}')"
+        return InternalError(
+            f"the process of instance '{self._name}'{where} {how}", model=self._model
+        )
 
 
 def auto_complete_in_stub(
@@ -174,14 +237,80 @@ def auto_complete_in_stub(
     segment = Segment.create_largest()
     link = Link(segment, is_stub=False)
     name = f"{code.model_name}_auto_complete"
-    process = _start_process(name, settings, segment, lambda _: link.close())
+    answerer = Answerer(link, name)
+    answer_logs(answerer, name)
+    with _StackFile() as stacks:
+        process = _start_process(
+            name,
+            settings,
+            segment,
+            stacks,
+            model=code.model_name,
+            on_exit=lambda _: link.close(),
+        )
+        reader = threading.Thread(
+            target=_read_aside_quietly, args=(link, answerer), name=f"{name}-stub", daemon=True
+        )
+        reader.start()
+        try:
+            loading = _Loading(link, process, stacks, settings, name=name, model=code.model_name)
+            plan = {
+                "auto_complete": {
+                    "code": asdict(code),
+                    "config_json": config_json,
+                    "log_levels": log_levels(),
+                }
+            }
+            config: dict[str, Any] | None = loading.load(plan)["config"]
+            return config
+        finally:
+            process.terminate(time.monotonic_ns() + round(settings.start_timeout_s * 1e9))
+            reader.join(1.0)
+
+
+def _read_aside_quietly(link: Link, answerer: Answerer) -> None:
+    """Read what a stub says that is only to complete a configuration."""
     try:
-        loading = _Loading(link, process, settings, name, code.model_name)
-        plan = {"auto_complete": {"code": asdict(code), "config_json": config_json}}
-        config: dict[str, Any] | None = loading.load(plan)["config"]
-        return config
-    finally:
-        process.terminate(time.monotonic_ns() + round(settings.start_timeout_s * 1e9))
+        link.read_aside({RecordKind.ASK: answerer.asked, RecordKind.TELL: answerer.told})
+    except BrokenSegmentError as error:
+        _log.error("%s", error)
+        link.close()
+
+
+class _Fate:
+    """How a stub ended. Apart from it, since requests may outlive the stub and must not keep it."""
+
+    def __init__(self, plan: InstancePlan, link: Link) -> None:
+        self._plan = plan
+        self._link = link
+        self.process: StubProcess | None = None
+        self.report: ExitReport | None = None
+        self._fault: BaseException | None = None
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it has ended, or is about to."""
+        return self.report is not None or self._fault is not None
+
+    def error(self) -> UnavailableError:
+        """For requests that the stub had when it died."""
+        text = f"the process of instance '{self._plan.name}' "
+        if self._fault is not None:
+            text += f"was killed, since it broke the rules of the shared memory: {self._fault}"
+        elif self.report is not None:
+            text += describe_exit(self.report)
+        else:
+            text += "is gone"
+        return UnavailableError(text, model=self._plan.code.model_name)
+
+    def broken(self, error: BaseException) -> None:
+        """End a stub that does not keep the rules."""
+        if self._fault is None:
+            self._fault = error
+            _log.error("instance '%s' is killed: %s", self._plan.name, error)
+        if self.process is not None:
+            self.process.kill()
+        self._link.close()
 
 
 class _Stub:
@@ -204,12 +333,11 @@ class _Stub:
         self._queue = queue
         self._settings = settings
         self._on_death = on_death
-        self._report: ExitReport | None = None
-        self._fault: BaseException | None = None
         self._is_serving = False
         self._lock = threading.Lock()
         segment = Segment.create_largest()
         self._link = Link(segment, is_stub=False)
+        self._fate = fate = _Fate(plan, self._link)
         self.contract = RemoteContract(
             self._link,
             model_name=plan.code.model_name,
@@ -219,13 +347,30 @@ class _Stub:
             is_decoupled=plan.is_decoupled,
             is_iterative=plan.is_iterative,
             all_outputs=plan.output_names,
-            make_dead_error=self.error,
-            on_broken=self._broken,
+            make_dead_error=fate.error,
+            on_broken=fate.broken,
         )
         self.executor = Executor(self.contract)
         self.asker = Asker(self._link, plan.code.model_name)
         self._answerer = Answerer(self._link, plan.name)
-        self._process = _start_process(plan.name, settings, segment, self._exited)
+        self._metrics = StubMetrics(plan.metrics, self._answerer, self.asker.settle)
+        answer_logs(self._answerer, plan.name)
+        if plan.control is not None:
+            answer_control(self._answerer, plan.control)
+        self._stacks = _StackFile()
+        try:
+            self._process = _start_process(
+                plan.name,
+                settings,
+                segment,
+                self._stacks,
+                model=plan.code.model_name,
+                on_exit=self._exited,
+            )
+        except BaseException:
+            self._metrics.close()
+            raise
+        fate.process = self._process
         self._threads = [
             threading.Thread(target=self._read_aside, name=f"{plan.name}-stub", daemon=True),
             threading.Thread(
@@ -238,32 +383,36 @@ class _Stub:
     def load(self) -> None:
         """Wait until the model is loaded, and take requests."""
         plan = self._plan
-        loading = _Loading(
-            self._link, self._process, self._settings, plan.name, plan.code.model_name
-        )
         try:
-            said = loading.load({"plan": plan_to_wire(plan)})
+            with self._stacks as stacks:
+                loading = _Loading(
+                    self._link,
+                    self._process,
+                    stacks,
+                    self._settings,
+                    name=plan.name,
+                    model=plan.code.model_name,
+                )
+                said = loading.load({"plan": plan_to_wire(plan)})
             self.has_is_ready = bool(said["has_is_ready"])
         except BaseException:
             self.end(time.monotonic_ns())
             raise
         with self._lock:
-            self._is_serving = self._report is None
+            self._is_serving = self._fate.report is None
             if self._is_serving:
                 self._queue.add_remote(self.executor)
         if not self._is_serving:
             raise self.error()
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has ended, or is about to since it broke the rules."""
+        return self._fate.is_sealed
+
     def error(self) -> UnavailableError:
-        """For requests that the stub had when it died."""
-        text = f"the process of instance '{self._plan.name}' "
-        if self._fault is not None:
-            text += f"was killed, since it broke the rules of the shared memory: {self._fault}"
-        elif self._report is not None:
-            text += describe_exit(self._report)
-        else:
-            text += "is gone"
-        return UnavailableError(text, model=self._plan.code.model_name)
+        """Why it does not answer."""
+        return self._fate.error()
 
     def end(self, deadline_ns: int) -> bool:
         """Finalize the model if it is there, and end the process; False if something is left."""
@@ -278,6 +427,7 @@ class _Stub:
         self._queue.end_pump(self.executor)
         for thread in self._threads:
             thread.join(1.0)
+        self._answerer.join(1.0)
         return is_gone
 
     def kill(self) -> None:
@@ -285,7 +435,7 @@ class _Stub:
         self._process.kill()
 
     def _exited(self, report: ExitReport) -> None:
-        self._report = report
+        self._fate.report = report
         with self._lock:
             was_serving, self._is_serving = self._is_serving, False
         if was_serving:
@@ -296,13 +446,6 @@ class _Stub:
         self._queue.end_pump(self.executor)
         if was_serving:
             self._on_death(self)
-
-    def _broken(self, error: BaseException) -> None:
-        if self._fault is None:
-            self._fault = error
-            _log.error("instance '%s' is killed: %s", self._plan.name, error)
-        self._process.kill()
-        self._link.close()
 
     def _read_aside(self) -> None:
         try:
@@ -315,7 +458,9 @@ class _Stub:
                 }
             )
         except BrokenSegmentError as error:
-            self._broken(error)
+            self._fate.broken(error)
+        finally:
+            self._metrics.close()
 
 
 class ProcessInstance(Instance):
@@ -325,36 +470,51 @@ class ProcessInstance(Instance):
         super().__init__(plan, queue)
         self._settings = settings
         self._backoff = Backoff()
+        self._outage: Outage | None = None
+        # Guards the state, and the start of a stub against the stop of the instance.
         self._lock = threading.Lock()
         self._stub: _Stub | None = None
+        self._start_error: BaseException | None = None
         self._is_stopping = threading.Event()
         self._restarting: threading.Thread | None = None
-        self.readiness = _StubReadiness(self)
+        self.readiness = StubReadiness(plan.code.model_name, self._why_not, self._asker)
 
     @override
     def start(self) -> None:
-        self._stub = _Stub(self.plan, self.queue, self._settings, self._died)
+        try:
+            self._stub = _Stub(self.plan, self.queue, self._settings, self._died)
+        except Exception as error:  # for `wait_loaded`: other instances have been started
+            self._start_error = error
 
     @override
     def wait_loaded(self) -> None:
-        assert self._stub is not None
         try:
+            if self._start_error is not None:
+                raise self._start_error
+            assert self._stub is not None
             self._stub.load()
         except BaseException:
             self.state = InstanceState.DEAD
             raise
-        self.state = InstanceState.READY
-        self._backoff.began()
+        self._begin(self._stub)
 
     @override
     def finish(self, deadline_ns: int) -> bool:
-        self._is_stopping.set()
+        with self._lock:
+            self._is_stopping.set()
+            stub = self._stub
         restarting = self._restarting
         if restarting is not None:
+            # Requests that were accepted may wait for it.
+            if stub is not None and self.state is InstanceState.DEAD and not self.queue.depth:
+                stub.kill()
             restarting.join(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
-        stub = self._stub
+            if restarting.is_alive():
+                return False
         if stub is None or self.state is InstanceState.DEAD:
-            return restarting is None or not restarting.is_alive()
+            self._fail_left()
+            self._stub = None
+            return True
         self.state = InstanceState.DRAINING
         if not self.queue.wait_until_idle(deadline_ns):
             return False
@@ -362,6 +522,7 @@ class ProcessInstance(Instance):
             return False
         is_gone = stub.end(deadline_ns)
         self.state = InstanceState.DEAD
+        self._stub = None
         return is_gone
 
     @override
@@ -370,43 +531,92 @@ class ProcessInstance(Instance):
         if stub is not None:
             stub.kill()
 
+    @property
+    @override
+    def outage(self) -> Outage | None:
+        outage, stub = self._outage, self._stub
+        if outage is not None or stub is None or self.state is not InstanceState.READY:
+            return outage
+        # Between the death and its handling, too.
+        return Outage(str(stub.error())) if stub.is_dead else None
+
+    def _begin(self, stub: _Stub) -> None:
+        with self._lock:
+            if stub.is_dead:
+                return  # that is dealt with elsewhere, or has been
+            self._backoff.began()
+            self.state, self._outage = InstanceState.READY, None
+        self._tell_outage()
+
+    def _set_outage(self, outage: Outage) -> None:
+        with self._lock:
+            self.state, self._outage = InstanceState.DEAD, outage
+        self._tell_outage()
+
+    def _tell_outage(self) -> None:
+        if self.on_outage is not None:
+            self.on_outage()
+
     def _died(self, stub: _Stub) -> None:
         """Start the instance again. On the thread that watches processes, which must go on."""
-        if self._is_stopping.is_set():
-            self.state = InstanceState.DEAD
-            return
-        self.state = InstanceState.DEAD
-        _log.error("%s; it is started again", stub.error())
-        self._restarting = threading.Thread(
+        text = str(stub.error())
+        self._set_outage(Outage(text))
+        thread = threading.Thread(
             target=self._restart, name=f"{self.plan.name}-restart", daemon=True
         )
-        self._restarting.start()
+        failure: RuntimeError | None = None
+        with self._lock:
+            is_stopping = self._is_stopping.is_set()
+            if not is_stopping:
+                try:
+                    thread.start()
+                    self._restarting = thread
+                except RuntimeError as error:  # no more threads to be had
+                    failure = error
+        if is_stopping:
+            self._fail_left()
+        elif failure is not None:
+            self._note_failure(failure)
+        else:
+            _log.error("%s; it is started again", text)
 
     def _restart(self) -> None:
         while not self._is_stopping.wait(self._backoff.failed()):
-            stub = None
             try:
-                stub = self._stub = _Stub(self.plan, self.queue, self._settings, self._died)
+                with self._lock:
+                    if self._is_stopping.is_set():
+                        break
+                    stub = self._stub = _Stub(self.plan, self.queue, self._settings, self._died)
                 stub.load()
             except Exception as error:
-                _log.error("instance '%s' could not be started again: %s", self.plan.name, error)
+                if not self._is_stopping.is_set():  # else `finish` has ended it
+                    self._note_failure(error)
                 continue
-            self.state = InstanceState.READY
-            self._backoff.began()
+            self._begin(stub)
             _log.warning("instance '%s' is ready again", self.plan.name)
             return
 
+    def _note_failure(self, error: Exception) -> None:
+        text = f"instance '{self.plan.name}' could not be started again: {error}"
+        _log.error("%s", text)
+        self._set_outage(Outage(text, is_lasting=True, cause=error))
 
-class _StubReadiness(Readiness):
-    """Whether an instance has a process, and what its `is_ready` says."""
+    def _fail_left(self) -> None:
+        """While the server stops: nobody shall wait for an instance that does not come back."""
+        if not self.queue.contracts:
+            self.queue.fail_queued(self._gone_error)
 
-    def __init__(self, instance: ProcessInstance) -> None:
-        self._instance = instance
+    def _gone_error(self) -> UnavailableError:
+        outage = self.outage
+        text = f"instance '{self.plan.name}' is gone" if outage is None else outage.text
+        return UnavailableError(text, model=self.plan.code.model_name)
 
-    @override
-    def ask(self) -> Answer:
-        if self._instance.state is not InstanceState.READY:
-            return KnownAnswer(
-                Refusal(f"the process of instance '{self._instance.plan.name}' is not there")
-            )
-        return KnownAnswer(None)
+    def _why_not(self) -> Refusal | None:
+        outage = self.outage
+        if outage is not None:
+            return Refusal(outage.text)
+        return CLOSED if self._is_stopping.is_set() else None
+
+    def _asker(self) -> Asker | None:
+        stub = self._stub
+        return stub.asker if stub is not None and stub.has_is_ready else None

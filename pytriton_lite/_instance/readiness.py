@@ -47,10 +47,10 @@ class Refusal:
     cause: BaseException | None = None
 
 
-_TIMED_OUT = Refusal("Timed out waiting for user-defined is_ready() response")
-_SHARED_TIMED_OUT = Refusal("Timed out waiting for in-flight is_ready() response")
+TIMED_OUT = Refusal("Timed out waiting for user-defined is_ready() response")
+SHARED_TIMED_OUT = Refusal("Timed out waiting for in-flight is_ready() response")
 _NO_BOOL = Refusal("is_ready() must return a boolean value", InternalError)
-_CLOSED = Refusal("the model is being unloaded")
+CLOSED = Refusal("the model is being unloaded")
 
 
 class Answer(ABC):
@@ -146,9 +146,9 @@ class ReadinessCheck(Readiness):
     def ask(self) -> Answer:
         with self._lock:
             if self._is_closed:
-                return KnownAnswer(_CLOSED)
+                return KnownAnswer(CLOSED)
             if self._call is not None:
-                return _CallAnswer(self._call, _SHARED_TIMED_OUT)
+                return _CallAnswer(self._call, SHARED_TIMED_OUT)
             call = _Call()
             call.thread = threading.Thread(
                 target=self._serve,
@@ -161,7 +161,7 @@ class ReadinessCheck(Readiness):
             except RuntimeError as error:  # no more threads to be had
                 return KnownAnswer(Refusal(str(error), InternalError, error))
             self._call = call
-            return _CallAnswer(call, _TIMED_OUT)
+            return _CallAnswer(call, TIMED_OUT)
 
     def _serve(self, call: _Call) -> None:
         with self._lock:
@@ -186,7 +186,7 @@ class ReadinessCheck(Readiness):
                     is_ready = self._loop.run(_limited(is_ready, deadline))
         except _LimitPassedError:
             self._has_overrun = True
-            return _TIMED_OUT
+            return TIMED_OUT
         except BaseException as error:
             return Refusal(self._describe(error), InternalError, error)
         if type(is_ready) is not bool:
@@ -208,7 +208,7 @@ class ReadinessCheck(Readiness):
         if call is None:
             # A cancelled coroutine may have left something that does not end, such as a thread.
             return LIMIT_S if self._has_overrun else None
-        call.end(_CLOSED)
+        call.end(CLOSED)
         return max(_GRACE_S, call.deadline - time.monotonic())
 
     def join(self) -> None:
@@ -278,7 +278,7 @@ class VersionReadiness:
 
     def _note(self, index: int, refusal: Refusal | None) -> None:
         """Log a reason when it is a new one: probes come every few seconds."""
-        if refusal is _CLOSED:
+        if refusal is CLOSED:
             return
         reason = None if refusal is None else refusal.text
         with self._lock:

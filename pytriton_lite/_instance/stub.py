@@ -10,6 +10,10 @@ import threading
 from typing import Any
 
 from pytriton_lite._instance.loader import Home, InstancePlan, LoadedModel, auto_complete
+from pytriton_lite._instance.services.control import StubControl
+from pytriton_lite._instance.services.log import send_logs
+from pytriton_lite._instance.services.metrics import StubRegistry
+from pytriton_lite._instance.services.readiness import answer_readiness
 from pytriton_lite._instance.stub_namespace import StubNamespace
 from pytriton_lite._instance.stub_plan import code_of_wire, plan_of_wire
 from pytriton_lite._ipc.exceptions import error_to_wire
@@ -18,14 +22,16 @@ from pytriton_lite._ipc.questions import Answerer, Asker
 from pytriton_lite._ipc.segment import Segment
 from pytriton_lite._ipc.stub_contract import StubContract
 from pytriton_lite._ipc.wire import Link, RecordKind
-from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite.errors import TritonError, UnavailableError
 
 SEGMENT_VARIABLE = "PYTRITON_LITE_SEGMENT"
 """Tells the stub which descriptor is the shared memory."""
 
+STACKS_VARIABLE = "PYTRITON_LITE_STACKS"
+"""Tells the stub which descriptor takes the stacks of its threads while it loads."""
+
 STACK_SIGNAL = signal.SIGRTMAX - 1
-"""Makes a stub write the stacks of all its threads to stderr."""
+"""Makes a stub write the stacks of all its threads there, and to stderr when it is loaded."""
 
 # What a stub whose server is gone has for `finalize`.
 _FINALIZE_S = 10.0
@@ -33,10 +39,11 @@ _FINALIZE_S = 10.0
 
 def main() -> None:
     """Run the stub; the server started it."""
-    faulthandler.enable()
-    faulthandler.register(STACK_SIGNAL, all_threads=True)
-    fd = int(os.environ.pop(SEGMENT_VARIABLE))
-    os.set_inheritable(fd, False)
+    # Of the thread that crashes only: what the model said last shall not be lost behind others.
+    faulthandler.enable(all_threads=False)
+    stacks_fd = _take_fd(STACKS_VARIABLE)
+    faulthandler.register(STACK_SIGNAL, file=stacks_fd, all_threads=True)
+    fd = _take_fd(SEGMENT_VARIABLE)
     link = Link(Segment.attach(fd), is_stub=True)
     lifeline = take_lifeline()
     if lifeline is not None:
@@ -46,7 +53,7 @@ def main() -> None:
         link.post(RecordKind.STARTED, 0, None, None, aside=False)
         wire = link.next(aside=False).json()
         if "plan" in wire:
-            _Stub(link, wire["plan"]).run()
+            _Stub(link, wire["plan"], stacks_fd).run()
         else:
             _complete(link, wire["auto_complete"])
     except UnavailableError:
@@ -56,7 +63,15 @@ def main() -> None:
         kill_own_group()
 
 
+def _take_fd(variable: str) -> int:
+    """A descriptor that the server passed; children of this process do not get it."""
+    fd = int(os.environ.pop(variable))
+    os.set_inheritable(fd, False)
+    return fd
+
+
 def _complete(link: Link, wire: dict[str, Any]) -> None:
+    send_logs(Asker(link, wire["code"]["model_name"]), wire["log_levels"])
     home = Home(make_namespace=StubNamespace)
     try:
         completed = auto_complete(code_of_wire(wire["code"]), wire["config_json"], home)
@@ -69,13 +84,15 @@ def _complete(link: Link, wire: dict[str, Any]) -> None:
 class _Stub:
     """One instance."""
 
-    def __init__(self, link: Link, wire: dict[str, Any]) -> None:
+    def __init__(self, link: Link, wire: dict[str, Any], stacks_fd: int) -> None:
         self._link = link
+        self._stacks_fd = stacks_fd
         name = wire["name"]
         self._asker = Asker(link, wire["code"]["model_name"])
         self._answerer = Answerer(link, name)
+        send_logs(self._asker, wire["log_levels"])
         self._plan: InstancePlan = plan_of_wire(
-            wire, metrics=MetricRegistry(is_enabled=False), control=None
+            wire, metrics=StubRegistry(self._asker), control=StubControl(self._asker)
         )
         self._contract: StubContract | None = None
         self._reader = threading.Thread(target=self._read_aside, name="server", daemon=True)
@@ -89,6 +106,8 @@ class _Stub:
         except TritonError as error:
             self._link.post(RecordKind.FAILED, 0, None, error_to_wire(error), aside=False)
             return
+        if model.readiness is not None:
+            answer_readiness(self._answerer, model.readiness)
         try:
             self._link.post(
                 RecordKind.LOADED,
@@ -97,6 +116,8 @@ class _Stub:
                 {"has_is_ready": model.readiness is not None},
                 aside=False,
             )
+            faulthandler.register(STACK_SIGNAL, all_threads=True)
+            os.close(self._stacks_fd)  # nobody reads it any more
             assert self._contract is not None
             self._contract.serve()
             model.contract.wait_until_answered(0)

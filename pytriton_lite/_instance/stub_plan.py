@@ -8,6 +8,7 @@ from typing import Any
 from pytriton_lite._backend import ResolvedBackend
 from pytriton_lite._control import ModelControl
 from pytriton_lite._instance.loader import InstancePlan, ModelCode
+from pytriton_lite._instance.services.log import log_levels
 from pytriton_lite._metrics import MetricRegistry
 
 # Of an `InstancePlan`, what goes as it is.
@@ -28,6 +29,7 @@ def plan_to_wire(plan: InstancePlan) -> dict[str, Any]:
     wire["code"] = asdict(plan.code)
     wire["output_reshapes"] = plan.output_reshapes
     wire["output_names"] = plan.output_names
+    wire["log_levels"] = log_levels()
     wire["checks_outputs"] = plan.check_outputs is not None
     return wire
 

@@ -1,7 +1,8 @@
 """Exceptions on their way from a stub to the server, as plain data.
 
 Nothing is unpickled: a stub runs code of the model's author, and unpickling runs code. An exception
-of a built-in type with plain arguments arrives as what it was; any other as a
+of a built-in type with plain arguments arrives as what it was, and so does a `TritonModelException`
+of `pb_utils`; any other as a
 `RemoteModelError`. Both show the traceback of the stub.
 """
 
@@ -13,7 +14,8 @@ from typing import Any
 
 from typing_extensions import override
 
-from pytriton_lite.errors import RequestTimeoutError, TritonError, error_from_code
+from pytriton_lite._core.tensor import TritonModelException
+from pytriton_lite.errors import ModelLoadError, RequestTimeoutError, TritonError, error_from_code
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -46,6 +48,10 @@ def error_to_wire(error: Any) -> dict[str, Any]:
     wire: dict[str, Any] = {"code": int(error.code), "text": str(error)}
     if isinstance(error, RequestTimeoutError):
         wire["timeout"] = True
+    if isinstance(error, ModelLoadError):
+        wire["failures"] = [error_to_wire(failure) for failure in error.exceptions]
+    if error.model is not None:
+        wire["model"] = error.model
     if error.__cause__ is not None:
         wire["cause"] = _cause_to_wire(error.__cause__)
     notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
@@ -60,16 +66,23 @@ def error_of_wire(wire: Any, model: str, request_id: str | None) -> TritonError:
         wire = {}
     code = wire.get("code")
     text = str(wire.get("text", ""))
+    if isinstance(wire.get("model"), str):
+        model = wire["model"]
+    failures = wire.get("failures")
     error: TritonError
-    if wire.get("timeout") is True:
+    if failures and isinstance(failures, list):
+        error = ModelLoadError(text, [error_of_wire(failure, model, None) for failure in failures])
+    elif wire.get("timeout") is True:
         error = RequestTimeoutError(text, model=model, request_id=request_id)
     else:
         known = type(code) is int and 0 <= code <= 7  # noqa: PLR2004 - the codes of ErrorCode
         error = error_from_code(code if known else 1, text, model=model, request_id=request_id)
     for note in wire.get("notes") or ():
         error.add_note(str(note))
-    if isinstance(wire.get("cause"), dict):
-        error.__cause__ = _cause_of_wire(wire["cause"])
+    cause = wire.get("cause")
+    if isinstance(cause, dict):
+        is_ours = "code" in cause
+        error.__cause__ = error_of_wire(cause, model, None) if is_ours else _cause_of_wire(cause)
     return error
 
 
@@ -81,6 +94,8 @@ def _text_of(error: BaseException) -> str:
 
 
 def _cause_to_wire(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, TritonError):
+        return error_to_wire(error)
     kind = type(error)
     try:
         text = "".join(traceback.format_exception(error))
@@ -101,6 +116,8 @@ def _cause_of_wire(wire: dict[str, Any]) -> BaseException:
     name, text = str(wire.get("name", "")), str(wire.get("traceback", ""))
     module, arguments = wire.get("module"), wire.get("args")
     kind = getattr(builtins, name, None) if module == "builtins" else None
+    if (module, name) == (TritonModelException.__module__, TritonModelException.__name__):
+        kind = TritonModelException
     if isinstance(kind, type) and issubclass(kind, BaseException) and isinstance(arguments, list):
         try:
             error = kind(*[argument for argument in arguments if type(argument) in _PLAIN])

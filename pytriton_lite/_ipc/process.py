@@ -40,8 +40,9 @@ from pytriton_lite._ipc.process_group import is_group_gone
 
 _log = logging.getLogger("pytriton_lite.ipc")
 
-# Lines of stderr that an `ExitReport` shows, and characters of each.
-LAST_LINES = 20
+# Lines of stderr that an `ExitReport` shows, and characters of each. The stack of a crash takes
+# half of them.
+LAST_LINES = 40
 LAST_LINE_CHARS = 1000
 
 # Shares of the time that `terminate` has: SIGTERM and SIGKILL get these parts of it, at most so
@@ -607,6 +608,7 @@ class ProcessMonitor:
         self._paused.discard(stub)
         stub._check_ns = time.monotonic_ns()
         report, on_exit = stub._report, stub._on_exit
+        stub._on_exit = None  # its owner, mostly, who shall not be kept in a cycle
         assert report is not None
         if on_exit is not None:
             try:

@@ -24,7 +24,7 @@ cdef class Producer:
     cdef bint is_closed
     cdef bint is_napping            # a thread of this side sleeps, or is about to
 
-    cdef int put(self, uint32_t kind, uint64_t call, const char *payload, uint64_t length, int64_t deadline_ns) except -1
+    cdef int put(self, uint32_t kind, uint64_t call, const char *payload, uint64_t length, int64_t deadline_ns, bint is_quiet=*) except -1
 
 
 cdef class Consumer:
@@ -36,3 +36,4 @@ cdef class Consumer:
     cdef int64_t yield_ns
 
     cdef bytes get(self, uint32_t *kind, uint64_t *call, int64_t deadline_ns)
+    cdef int rouse(self) except -1

@@ -268,8 +268,10 @@ cdef class Producer:
         )
 
     cdef int put(
-        self, uint32_t kind, uint64_t call, const char *payload, uint64_t length, int64_t deadline_ns
+        self, uint32_t kind, uint64_t call, const char *payload, uint64_t length, int64_t deadline_ns,
+        bint is_quiet=False,
     ) except -1:
+        """`push`. With `is_quiet` the consumer is left asleep while there is room for more."""
         cdef int state
         cdef uint64_t seen
         cdef int64_t ns
@@ -294,6 +296,8 @@ cdef class Producer:
             raise ValueError(f"a record of {length} bytes is too large for a ring of {self.ring.size}")
         if state == PTL_RING_BROKEN:
             raise BrokenSegmentError("the reader of a ring has counted more than was written")
+        if is_quiet and self.ring.mine - self.ring.head.head < self.ring.size // 4:
+            return 0
         if ptl_ring_bell(&self.ring):
             # Without the GIL, else a thread of this process that is woken would find it taken.
             with nogil:
@@ -376,6 +380,13 @@ cdef class Consumer:
         kind[0] = record.kind
         call[0] = record.call
         return payload
+
+    cdef int rouse(self) except -1:
+        """Let a thread that sleeps for a record look for one that was put in quietly."""
+        if ptl_ring_bell(&self.ring):
+            with nogil:
+                ptl_ring_wake(&self.ring.head.asleep)
+        return 0
 
     def close(self):
         """The other process is gone: what it has written can still be read."""

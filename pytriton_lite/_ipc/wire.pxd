@@ -16,6 +16,7 @@ cdef class Link:
     cdef Consumer side_in
     cdef object to_release              # deque of offsets of the other side's blocks that nobody here holds any more
     cdef readonly bint is_closed
+    cdef uint64_t done_aside            # bytes of `side_in` whose records have been dealt with
 
     cdef int send(self, Writer record, bint aside, uint32_t kind, uint64_t call) except -1
     cdef Reader receive(self, bint aside, int64_t deadline_ns)

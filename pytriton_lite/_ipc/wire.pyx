@@ -33,6 +33,7 @@ import collections
 import json as json_module
 import logging
 import struct
+import time
 from enum import IntEnum
 
 from pytriton_lite._core.array cimport (
@@ -43,6 +44,7 @@ from pytriton_lite._core.bytes_tensor import deserialize_bytes_tensor, serialize
 from pytriton_lite._core.dlpack cimport DLPackTensor
 from pytriton_lite._core.message cimport NO_DETAILS, InferenceRequest, RequestDetails
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
+from pytriton_lite._core.sync cimport ptl_now_ns
 from pytriton_lite._core.tensor cimport Tensor
 from pytriton_lite._ipc cimport protocol
 from pytriton_lite._ipc.arena cimport Arena, Block
@@ -127,6 +129,16 @@ cdef class Link:
         record.json(data)
         self.send(record, aside, kind, call)
 
+    def post_quietly(self, uint32_t kind, str text, data):
+        """`post` aside something small that the other side reads when it is awake anyway, or wants to."""
+        cdef Writer record = new_writer(self)
+        record.text(text)
+        record.json(data)
+        if record.size > self.side_out.largest:
+            self.send(record, True, kind, 0)
+        else:
+            self.side_out.put(kind, 0, record.data, record.size, 0, True)
+
     def read_aside(self, dict handlers):
         """Read what does not wait its turn, on this thread, until the link is closed.
 
@@ -142,6 +154,7 @@ cdef class Link:
         """
         cdef Reader record
         while True:
+            self.done_aside = self.side_in.ring.mine
             try:
                 record = self.receive(True, 0)
             except UnavailableError:
@@ -155,6 +168,17 @@ cdef class Link:
                 raise
             except Exception:
                 _log.exception("a record of kind %d could not be dealt with; please report this", record.kind)
+
+    def wait_until_read_aside(self, double limit_s):
+        """Wait until what the other side has put aside by now has been dealt with.
+
+        What it posted before an answer was put aside before the answer came.
+        """
+        cdef uint64_t until = self.side_in.ring.head.tail
+        cdef int64_t deadline_ns = ptl_now_ns() + <int64_t> (limit_s * 1e9)
+        self.side_in.rouse()
+        while <int64_t> (until - self.done_aside) > 0 and ptl_now_ns() < deadline_ns:
+            time.sleep(100e-6)  # who reads needs no longer than this for all but slow answers
 
     def next(self, *, bint aside, int64_t deadline_ns=0):
         """`receive` for Python code."""

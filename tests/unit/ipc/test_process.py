@@ -353,11 +353,11 @@ def test_long_line_is_split() -> None:
 
 
 def test_exit_is_reported_once_with_the_last_lines() -> None:
-    started = sh("for i in $(seq 30); do echo $i >&2; done; printf last >&2; exit 3")
+    started = sh("for i in $(seq 50); do echo $i >&2; done; printf last >&2; exit 3")
     report = started.died()
     assert started.reports == [report]
     assert (report.exit_code, report.signal_name, report.is_expected) == (3, None, False)
-    assert report.last_lines == (*map(str, range(12, 31)), "last")
+    assert report.last_lines == (*map(str, range(12, 51)), "last")
     assert len(report.last_lines) == LAST_LINES
     assert 0 < report.lived_s < 20
     assert not started.process.is_alive
