@@ -22,13 +22,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from typing_extensions import override
 
-import pytriton_lite
 from pytriton_lite._core.queue import Executor, RequestQueue
+from pytriton_lite._environment import ExecutionEnvironment
+from pytriton_lite._environment.carried import FINDER, carried_packages
 from pytriton_lite._instance.base import Instance, InstanceState
 from pytriton_lite._instance.loader import InstancePlan, ModelCode
 from pytriton_lite._instance.readiness import Answer, KnownAnswer, Readiness, Refusal
@@ -46,17 +46,7 @@ from pytriton_lite.errors import InternalError, UnavailableError
 
 _log = logging.getLogger("pytriton_lite.instance")
 
-# The package may be importable here in a way that a new interpreter knows nothing of.
-_BOOT = """
-import sys
-root = sys.argv.pop()
-try:
-    import pytriton_lite
-except ImportError:
-    sys.path.append(root)
-from pytriton_lite._instance.stub import main
-main()
-"""
+_BOOT = f"import sys\n{FINDER}\nfrom pytriton_lite._instance.stub import main\nmain()\n"
 
 # For a stub to write its stacks, before it is killed.
 _STACK_S = 1.0
@@ -70,8 +60,12 @@ class StubSettings:
     ----------
     interpreter
         Path of the Python.
+    flags
+        Its options.
     environment
         Its environment variables.
+    restored
+        Those that get another value before the model's code runs, None for none.
     start_timeout_s
         Seconds until the interpreter must run our code.
     load_timeout_s
@@ -79,14 +73,37 @@ class StubSettings:
     """
 
     interpreter: str
+    flags: tuple[str, ...]
     environment: Mapping[str, str]
+    restored: Mapping[str, str | None]
     start_timeout_s: float
     load_timeout_s: float
 
 
 def own_interpreter(*, start_timeout_s: float, load_timeout_s: float) -> StubSettings:
-    """Stubs run in the Python of this process."""
-    return StubSettings(sys.executable, os.environ, start_timeout_s, load_timeout_s)
+    """Stubs run in the Python of this process, and find the packages that it finds."""
+    flags = []
+    if sys.flags.ignore_environment:
+        flags.append("-E")
+    if sys.flags.no_user_site:
+        flags.append("-s")
+    return StubSettings(
+        sys.executable, tuple(flags), os.environ, {}, start_timeout_s, load_timeout_s
+    )
+
+
+def environment_interpreter(
+    environment: ExecutionEnvironment, *, start_timeout_s: float, load_timeout_s: float
+) -> StubSettings:
+    """Stubs run in the Python of an execution environment."""
+    return StubSettings(
+        environment.interpreter,
+        ("-s",),
+        environment.variables,
+        {"LD_LIBRARY_PATH": environment.library_path},
+        start_timeout_s,
+        load_timeout_s,
+    )
 
 
 def _start_process(
@@ -95,18 +112,15 @@ def _start_process(
     segment: Segment,
     on_exit: Callable[[ExitReport], object] | None = None,
 ) -> StubProcess:
-    environment = {
-        **settings.environment,
-        SEGMENT_VARIABLE: str(segment.fd),
-        "PYTHONUNBUFFERED": "1",  # what is printed before a crash is seen
-    }
-    # Without the working directory on the path, where a file may be called as a module of ours.
+    environment = {**settings.environment, SEGMENT_VARIABLE: str(segment.fd)}
     command = [
         settings.interpreter,
-        "-P",
+        *settings.flags,
+        "-P",  # in the working directory a file may be called as a module of ours
+        "-u",  # what is printed before a crash is seen
         "-c",
         _BOOT,
-        str(Path(pytriton_lite.__file__).parents[1]),
+        *carried_packages(),
     ]
     process = StubProcess(
         command, name=name, env=environment, pass_fds=[segment.fd], on_exit=on_exit
@@ -129,7 +143,8 @@ class _Loading:
 
     def load(self, plan: dict[str, Any]) -> Any:
         """Have it do what it is there for; returns what it says when that is done."""
-        self._link.post(RecordKind.PLAN, 0, None, plan, aside=False)
+        wire = {**plan, "restored": dict(self._settings.restored)}
+        self._link.post(RecordKind.PLAN, 0, None, wire, aside=False)
         self._next(RecordKind.STARTED, "start", self._settings.start_timeout_s)
         return self._next(RecordKind.LOADED, "load", self._settings.load_timeout_s)
 

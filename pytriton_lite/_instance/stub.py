@@ -45,6 +45,7 @@ def main() -> None:
     try:
         link.post(RecordKind.STARTED, 0, None, None, aside=False)
         wire = link.next(aside=False).json()
+        _restore(wire["restored"])
         if "plan" in wire:
             _Stub(link, wire["plan"]).run()
         else:
@@ -54,6 +55,15 @@ def main() -> None:
             raise
         # Nobody reads what this process says. Its children end with it.
         kill_own_group()
+
+
+def _restore(variables: dict[str, str | None]) -> None:
+    """Undo what only the start of this process needed in its environment."""
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _complete(link: Link, wire: dict[str, Any]) -> None:
