@@ -30,6 +30,7 @@ from pytriton_lite._core.queue import Executor, RequestQueue
 from pytriton_lite._environment import ExecutionEnvironment
 from pytriton_lite._environment.carried import FINDER, carried_packages
 from pytriton_lite._instance.base import Instance, InstanceState
+from pytriton_lite._instance.breakpoints import Breakpoints
 from pytriton_lite._instance.loader import InstancePlan, ModelCode
 from pytriton_lite._instance.readiness import Answer, KnownAnswer, Readiness, Refusal
 from pytriton_lite._instance.stub import SEGMENT_VARIABLE, STACK_SIGNAL
@@ -50,6 +51,9 @@ _BOOT = f"import sys\n{FINDER}\nfrom pytriton_lite._instance.stub import main\nm
 
 # For a stub to write its stacks, before it is killed.
 _STACK_S = 1.0
+
+# For the interpreter of `auto_complete_config` to end: what runs at exit, and threads of the model.
+_EXIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +137,17 @@ class _Loading:
     """A stub from its start to its first word about the model."""
 
     def __init__(
-        self, link: Link, process: StubProcess, settings: StubSettings, name: str, model: str
+        self,
+        link: Link,
+        process: StubProcess,
+        breakpoints: Breakpoints,
+        *,
+        settings: StubSettings,
+        name: str,
+        model: str,
     ) -> None:
         self._link = link
+        self._breakpoints = breakpoints
         self._process = process
         self._settings = settings
         self._name = name
@@ -150,12 +162,19 @@ class _Loading:
 
     def _next(self, kind: RecordKind, what: str, limit_s: float) -> Any:
         deadline_ns = time.monotonic_ns() + round(limit_s * 1e9)
-        try:
-            record = self._link.next(aside=False, deadline_ns=deadline_ns)
-        except TimeoutError:
-            raise self._stuck(what, limit_s) from None
-        except UnavailableError:
-            raise self._died() from None
+        excused_ns = self._breakpoints.paused_ns()
+        while True:
+            try:
+                record = self._link.next(aside=False, deadline_ns=deadline_ns)
+                break
+            except TimeoutError:
+                paused_ns = self._breakpoints.paused_ns()
+                if paused_ns == excused_ns:
+                    raise self._stuck(what, limit_s) from None
+                deadline_ns += paused_ns - excused_ns
+                excused_ns = paused_ns
+            except UnavailableError:
+                raise self._died() from None
         if record.kind == RecordKind.FAILED:
             raise error_of_wire(record.json(), self._model, None)
         if record.kind != kind:
@@ -189,14 +208,37 @@ def auto_complete_in_stub(
     segment = Segment.create_largest()
     link = Link(segment, is_stub=False)
     name = f"{code.model_name}_auto_complete"
-    process = _start_process(name, settings, segment, lambda _: link.close())
+    answerer = Answerer(link, name)
+    breakpoints = Breakpoints(answerer, code.model_name)
+
+    def exited(_: ExitReport) -> None:
+        link.close()
+        breakpoints.close()
+
+    process = _start_process(name, settings, segment, exited)
+    reader = threading.Thread(
+        target=_read_questions, args=(link, process, answerer), name=f"{name}-stub", daemon=True
+    )
+    reader.start()
     try:
-        loading = _Loading(link, process, settings, name, code.model_name)
+        loading = _Loading(
+            link, process, breakpoints, settings=settings, name=name, model=code.model_name
+        )
         plan = {"auto_complete": {"code": asdict(code), "config_json": config_json}}
         config: dict[str, Any] | None = loading.load(plan)["config"]
         return config
     finally:
-        process.terminate(time.monotonic_ns() + round(settings.start_timeout_s * 1e9))
+        process.terminate(time.monotonic_ns() + round(_EXIT_S * 1e9))
+        reader.join(1.0)
+
+
+def _read_questions(link: Link, process: StubProcess, answerer: Answerer) -> None:
+    try:
+        link.read_aside({RecordKind.ASK: answerer.asked, RecordKind.TELL: answerer.told})
+    except BrokenSegmentError as error:
+        _log.error("'%s' is killed: %s", process.name, error)
+        process.kill()
+        link.close()
 
 
 class _Stub:
@@ -240,6 +282,7 @@ class _Stub:
         self.executor = Executor(self.contract)
         self.asker = Asker(self._link, plan.code.model_name)
         self._answerer = Answerer(self._link, plan.name)
+        self._breakpoints = Breakpoints(self._answerer, plan.code.model_name)
         self._process = _start_process(plan.name, settings, segment, self._exited)
         self._threads = [
             threading.Thread(target=self._read_aside, name=f"{plan.name}-stub", daemon=True),
@@ -254,7 +297,12 @@ class _Stub:
         """Wait until the model is loaded, and take requests."""
         plan = self._plan
         loading = _Loading(
-            self._link, self._process, self._settings, plan.name, plan.code.model_name
+            self._link,
+            self._process,
+            self._breakpoints,
+            settings=self._settings,
+            name=plan.name,
+            model=plan.code.model_name,
         )
         try:
             said = loading.load({"plan": plan_to_wire(plan)})
@@ -307,6 +355,7 @@ class _Stub:
             self._queue.retire(self.executor)
         self._link.close()
         self.asker.close()
+        self._breakpoints.close()
         self.contract.fail_all()
         self._queue.end_pump(self.executor)
         if was_serving:

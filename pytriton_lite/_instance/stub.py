@@ -10,6 +10,7 @@ import threading
 from typing import Any
 
 from pytriton_lite._instance.loader import Home, InstancePlan, LoadedModel, auto_complete
+from pytriton_lite._instance.stub_breakpoint import install_breakpoints
 from pytriton_lite._instance.stub_namespace import StubNamespace
 from pytriton_lite._instance.stub_plan import code_of_wire, plan_of_wire
 from pytriton_lite._ipc.exceptions import error_to_wire
@@ -67,9 +68,18 @@ def _restore(variables: dict[str, str | None]) -> None:
 
 
 def _complete(link: Link, wire: dict[str, Any]) -> None:
+    code = code_of_wire(wire["code"])
+    asker = Asker(link, code.model_name)
+    install_breakpoints(asker, f"{code.model_name}_auto_complete")
+    threading.Thread(
+        target=link.read_aside,
+        args=({RecordKind.REPLY: asker.replied},),
+        name="server",
+        daemon=True,
+    ).start()
     home = Home(make_namespace=StubNamespace)
     try:
-        completed = auto_complete(code_of_wire(wire["code"]), wire["config_json"], home)
+        completed = auto_complete(code, wire["config_json"], home)
     except TritonError as error:
         link.post(RecordKind.FAILED, 0, None, error_to_wire(error), aside=False)
     else:
@@ -83,6 +93,7 @@ class _Stub:
         self._link = link
         name = wire["name"]
         self._asker = Asker(link, wire["code"]["model_name"])
+        install_breakpoints(self._asker, name)
         self._answerer = Answerer(link, name)
         self._plan: InstancePlan = plan_of_wire(
             wire, metrics=MetricRegistry(is_enabled=False), control=None
