@@ -12,9 +12,14 @@ ABI = EXTENSION_SUFFIXES[0]
 # `google` is made without a folder: nothing else of the server's may be found in it.
 _PACKAGES = ("pytriton_lite", "typing_extensions", "google.protobuf", "google._upb")
 
+VARIABLE = "PYTRITON_LITE_CARRIED"
+"""Tells the finder what `carried_packages` returned, in the stub and in the model's children."""
+
 FINDER = """
+import os, sys
+
 class Carried:
-    folders = dict(pair.split("=", 1) for pair in sys.argv[1:])
+    folders = dict(pair.split("=", 1) for pair in os.environ["VARIABLE"].split(chr(10)))
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
@@ -25,16 +30,16 @@ class Carried:
         return None if folder is None else PathFinder.find_spec(name, [folder])
 
 sys.meta_path.append(Carried)
-"""
-"""Source of the finder, for an interpreter whose arguments are those of `carried_packages`.
+""".replace("VARIABLE", VARIABLE)
+"""Source of the finder.
 
 It comes last, so that what the Python itself has goes first, and it finds nothing else: with the
 server's folders on the path, a model would import packages that its environment lacks.
 """
 
 
-def carried_packages() -> list[str]:
-    """Make arguments ``<package>=<folder it is in>``."""
+def carried_packages() -> str:
+    """Make lines ``<package>=<folder it is in>``."""
     pairs = []
     for name in _PACKAGES:
         spec = find_spec(name)
@@ -42,4 +47,4 @@ def carried_packages() -> list[str]:
             places = spec.submodule_search_locations or [spec.origin or ""]
             folder = os.path.dirname(os.path.abspath(next(iter(places))))
             pairs.append(f"{name}={folder}")
-    return pairs
+    return "\n".join(pairs)

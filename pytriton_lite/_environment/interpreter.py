@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytriton_lite
-from pytriton_lite._environment.carried import ABI, FINDER, carried_packages
+from pytriton_lite._environment.carried import ABI, FINDER, VARIABLE, carried_packages
 from pytriton_lite._environment.problem import EnvironmentProblem
 
 _log = logging.getLogger("pytriton_lite.server")
@@ -179,8 +179,8 @@ def _probe(path: str, variables: Mapping[str, str], timeout_s: float) -> dict[st
     try:
         # A session of its own, so that what the interpreter starts can be ended with it.
         with subprocess.Popen(
-            [path, "-c", _PROBE, *carried_packages(), ABI],
-            env=dict(variables),
+            [path, "-c", _PROBE, ABI],
+            env={**variables, VARIABLE: carried_packages()},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -28,7 +28,7 @@ from typing_extensions import override
 
 from pytriton_lite._core.queue import Executor, RequestQueue
 from pytriton_lite._environment import ExecutionEnvironment
-from pytriton_lite._environment.carried import FINDER, carried_packages
+from pytriton_lite._environment.carried import FINDER, VARIABLE, carried_packages
 from pytriton_lite._instance.base import Instance, InstanceState
 from pytriton_lite._instance.breakpoints import Breakpoints
 from pytriton_lite._instance.loader import InstancePlan, ModelCode
@@ -47,7 +47,13 @@ from pytriton_lite.errors import InternalError, UnavailableError
 
 _log = logging.getLogger("pytriton_lite.instance")
 
-_BOOT = f"import sys\n{FINDER}\nfrom pytriton_lite._instance.stub import main\nmain()\n"
+# The server's own Python may have this package elsewhere, too, in another version.
+_SAME_PACKAGE = """
+sys.meta_path.insert(0, Carried)
+import pytriton_lite
+sys.meta_path.remove(Carried)  # that at the start; it stays at the end
+"""
+_BOOT = "from pytriton_lite._instance.stub import main\nmain()\n"
 
 # For a stub to write its stacks, before it is killed.
 _STACK_S = 1.0
@@ -64,6 +70,8 @@ class StubSettings:
     ----------
     interpreter
         Path of the Python.
+    is_own
+        Whether it is the server's.
     flags
         Its options.
     environment
@@ -77,6 +85,7 @@ class StubSettings:
     """
 
     interpreter: str
+    is_own: bool
     flags: tuple[str, ...]
     environment: Mapping[str, str]
     restored: Mapping[str, str | None]
@@ -92,7 +101,13 @@ def own_interpreter(*, start_timeout_s: float, load_timeout_s: float) -> StubSet
     if sys.flags.no_user_site:
         flags.append("-s")
     return StubSettings(
-        sys.executable, tuple(flags), os.environ, {}, start_timeout_s, load_timeout_s
+        interpreter=sys.executable,
+        is_own=True,
+        flags=tuple(flags),
+        environment=os.environ,
+        restored={},
+        start_timeout_s=start_timeout_s,
+        load_timeout_s=load_timeout_s,
     )
 
 
@@ -101,12 +116,13 @@ def environment_interpreter(
 ) -> StubSettings:
     """Stubs run in the Python of an execution environment."""
     return StubSettings(
-        environment.interpreter,
-        ("-s",),
-        environment.variables,
-        {"LD_LIBRARY_PATH": environment.library_path},
-        start_timeout_s,
-        load_timeout_s,
+        interpreter=environment.interpreter,
+        is_own=False,
+        flags=("-s",),
+        environment=environment.variables,
+        restored={"LD_LIBRARY_PATH": environment.library_path},
+        start_timeout_s=start_timeout_s,
+        load_timeout_s=load_timeout_s,
     )
 
 
@@ -116,15 +132,18 @@ def _start_process(
     segment: Segment,
     on_exit: Callable[[ExitReport], object] | None = None,
 ) -> StubProcess:
-    environment = {**settings.environment, SEGMENT_VARIABLE: str(segment.fd)}
+    environment = {
+        **settings.environment,
+        SEGMENT_VARIABLE: str(segment.fd),
+        VARIABLE: carried_packages(),
+    }
     command = [
         settings.interpreter,
         *settings.flags,
         "-P",  # in the working directory a file may be called as a module of ours
         "-u",  # what is printed before a crash is seen
         "-c",
-        _BOOT,
-        *carried_packages(),
+        FINDER + (_SAME_PACKAGE if settings.is_own else "") + _BOOT,
     ]
     process = StubProcess(
         command, name=name, env=environment, pass_fds=[segment.fd], on_exit=on_exit

@@ -108,9 +108,52 @@ def test_model_with_an_environment(
         assert facts["library"] == ptl.__file__
         assert not facts["has_pytest"]
         assert facts["has_google"]
-        assert facts["path"][-2:] == [str(folder / "1"), str(folder)]
+        assert facts["path"][-3:-1] == [str(folder / "1"), str(folder)]
         assert str(site_packages(venv)) in facts["path"]
         assert str(Path(np.__file__).parents[1]) not in facts["path"]
+
+
+SPAWNING = """
+import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+import triton_python_backend_utils as pb_utils
+import numpy as np
+
+class Work:
+    def __init__(self, x):
+        self.x = x
+
+def double(work):
+    names = [hasattr(pb_utils, name) for name in ("Tensor", "ModelConfig")]
+    kinds = pb_utils.triton_string_to_numpy("TYPE_FP32").__name__
+    return Work([work.x * 2, names, kinds, __name__])
+
+class TritonPythonModel:
+    def execute(self, requests):
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            made = pool.submit(double, Work(4)).result(60)
+        out = np.array([json.dumps([made.x, type(made) is Work])], np.object_)
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", out)]) for _ in requests]
+"""
+
+
+def test_spawned_children_of_a_model(
+    repository: RepositoryBuilder, serve: Callable[..., ptl.Server], venv: Path
+) -> None:
+    """They import the model's module by its name; of pb_utils they have what is not native."""
+    config = CONFIG.format(backend="python")
+    repository.model("there", SPAWNING, config=config + environment(venv))
+    repository.model("here", SPAWNING, config=config)
+    repository.backend("shared", SPAWNING)
+    repository.model("mine", config=CONFIG.format(backend="shared"))
+    server = serve(execution="process")
+    for name, module in (("there", "1.model"), ("here", "1.model"), ("mine", "model")):
+        assert json.loads(server[name]({})["OUT"][0]) == [
+            [8, [False, True], "float32", module],
+            True,
+        ]
 
 
 def test_archive_of_a_backend(
@@ -206,6 +249,9 @@ def test_own_interpreter_keeps_its_settings(
     folder = tmp_path / "working"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    other = tmp_path / "pytriton_lite"
+    other.mkdir()
+    (other / "__init__.py").write_text("raise ImportError('not this one')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere/lib")
     repository.model("m", SOURCE, config=CONFIG.format(backend="python"))
@@ -213,6 +259,7 @@ def test_own_interpreter_keeps_its_settings(
     assert facts["executable"] == sys.executable
     assert facts["no_user_site"] == sys.flags.no_user_site
     assert facts["variables"]["PYTHONPATH"] == str(tmp_path)
+    assert facts["library"] == ptl.__file__
     assert facts["variables"]["LD_LIBRARY_PATH"] == "/nowhere/lib"
     assert str(tmp_path) in facts["path"]
     assert facts["cwd"] == str(folder)
