@@ -230,9 +230,12 @@ def test_a_stub_that_dies_gives_the_terminal_back(
     with pytest.raises(ptl.UnavailableError, match="SIGKILL"):
         within(LIMIT_S, future.result)
     until(server["m"].ready)
-    terminal.lines = ["import os\n", "y = y + os.getpid() * 0\n", "continue\n"]
+    # A breakpoint that pdb sets takes the terminal anew, here and in the next request.
+    terminal.text = ""
+    terminal.lines = ["break 10\n", "continue\n", "clear 1\n", "y[0] = 7\n", "continue\n"]
     answer = within(LIMIT_S, server["m"], {"IN": np.float32([1])})
-    assert answer["OUT"].tolist() == [20.0]
+    assert answer["OUT"].tolist() == [7.0]
+    assert re.search(r"model\.py\(10\)answer\(\)\n-> return y\n", terminal.text)
 
 
 def test_other_debuggers_are_chosen_as_ever(
