@@ -17,13 +17,13 @@ VARIABLE = "PYTRITON_LITE_CARRIED"
 
 FINDER = """
 import os, sys
+from importlib.machinery import ModuleSpec, PathFinder
 
 class Carried:
     folders = dict(pair.split("=", 1) for pair in os.environ["VARIABLE"].split(chr(10)))
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        from importlib.machinery import ModuleSpec, PathFinder
         if name == "google":
             return ModuleSpec(name, None, is_package=True)
         folder = cls.folders.get(name)
