@@ -33,6 +33,12 @@ from pytriton_lite._core.calls import ServedVersion
 from pytriton_lite._core.input_spec import InputEntry, InputSpec
 from pytriton_lite._core.queue import RequestQueue
 from pytriton_lite._core.statistics import VersionStatistics
+from pytriton_lite._environment import (
+    EnvironmentCache,
+    ExecutionEnvironment,
+    environment_setting,
+)
+from pytriton_lite._environment.setting import PARAMETER
 from pytriton_lite._instance.base import Instance
 from pytriton_lite._instance.inline import InlineInstance
 from pytriton_lite._instance.loader import InstancePlan, ModelCode, auto_complete
@@ -41,6 +47,7 @@ from pytriton_lite._instance.process import (
     ProcessInstance,
     StubSettings,
     auto_complete_in_stub,
+    environment_interpreter,
     own_interpreter,
 )
 from pytriton_lite._instance.readiness import VersionReadiness
@@ -64,13 +71,28 @@ _HOMES: dict[str, Callable[[InstancePlan, RequestQueue, StubSettings], Instance]
 }
 
 
-def stub_settings(options: Options) -> StubSettings:
+def stub_settings(
+    options: Options, environment: ExecutionEnvironment | None = None
+) -> StubSettings:
     """How the stubs of a model are started, if it runs in processes."""
-    given = options.backend_configuration.get("python", {})
-    return own_interpreter(
-        start_timeout_s=float(given.get("stub-timeout-seconds", 30)),
-        load_timeout_s=options.load_timeout,
+    start_s, load_s = options.stub_timeout_s, options.load_timeout
+    if environment is None:
+        return own_interpreter(start_timeout_s=start_s, load_timeout_s=load_s)
+    return environment_interpreter(environment, start_timeout_s=start_s, load_timeout_s=load_s)
+
+
+def _refuse_environment(setting: str, name: str, mode: str) -> UnsupportedError:
+    error = UnsupportedError(
+        f"model '{name}' has an execution environment of its own, '{setting}', and cannot run in "
+        f"mode '{mode}': only a process has another interpreter",
+        model=name,
     )
+    error.add_note(
+        "Ask for 'process' or 'auto' for this model, as in "
+        f"execution={{'{name}': 'process', '*': '{mode}'}}, or take the parameter '{PARAMETER}' "
+        "out of its configuration; an empty value also keeps its backend's environment away."
+    )
+    return error
 
 
 def config_path(folder: str, config_name: str = "") -> str:
@@ -140,8 +162,6 @@ def _refuse_unsupported(settings: ModelSettings) -> None:
         settings.scheduler == "sequence_batching" and not settings.is_iterative
     ):
         missing = settings.scheduler
-    elif "EXECUTION_ENV_PATH" in settings.parameters:
-        missing = "an execution environment of its own (EXECUTION_ENV_PATH)"
     elif all(group.is_passive for group in settings.instance_groups):
         missing = "passive instance groups only, so that no instance would ever take a request"
     if missing is not None:
@@ -173,6 +193,8 @@ class LoadedVersion:
         Of the server.
     control
         The models of the server, for the model's code.
+    environments
+        Of the server.
     own_folder
         Is `folder` when it belongs to this load; let go when the version has ended.
 
@@ -199,6 +221,7 @@ class LoadedVersion:
         *,
         metrics: MetricRegistry,
         control: ModelControl,
+        environments: EnvironmentCache,
         own_folder: OverrideFolder | None = None,
     ) -> None:
         self.name = name
@@ -213,11 +236,18 @@ class LoadedVersion:
             backend_directory=os.path.abspath(options.backend_directory),
         )
         code = ModelCode(name, version, folder, self.backend)
-        stubs = stub_settings(options)
-        message = _completed(message, code, options, stubs)
+        parameters = {key: value.string_value for key, value in message.parameters.items()}
+        setting = environment_setting(parameters, self.backend, folder)
+        mode = options.execution_of(name, has_environment=setting is not None)
+        environment = None
+        if setting is not None:
+            if mode != "process":
+                raise _refuse_environment(setting, name, mode)
+            environment = environments.prepare(setting, model_name=name)
+        stubs = stub_settings(options, environment)
+        message = _completed(message, code, options, stubs if mode == "process" else None)
         self.settings = settings_of(message)
         _refuse_unsupported(self.settings)
-        mode = options.execution_of(name)
         self._exit_timeout = options.exit_timeout
         self._queue = RequestQueue(
             name,
@@ -368,14 +398,14 @@ class LoadedVersion:
         return config
 
 
-def _completed(message: Any, code: ModelCode, options: Options, stubs: StubSettings) -> Any:
+def _completed(message: Any, code: ModelCode, options: Options, stubs: StubSettings | None) -> Any:
     completed = type(message)()
     completed.CopyFrom(message)
     completed.runtime = code.backend.runtime
     resolve_instance_groups(completed)
     validate_parameters(completed)
     if not options.strict_model_config:
-        if options.execution_of(code.model_name) == "process":
+        if stubs is not None:
             returned = auto_complete_in_stub(code, to_json(completed), stubs)
         else:
             returned = auto_complete(code, to_json(completed))

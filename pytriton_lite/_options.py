@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
+from pytriton_lite._python_settings import stub_timeout_s
 from pytriton_lite.errors import InvalidArgumentError, UnsupportedError
 
 ExecutionMode: TypeAlias = Literal["auto", "inline", "thread", "process"]
@@ -69,8 +70,9 @@ class Options:
     backend_directory
         Folder with one folder per backend; Python-based backends are looked for there.
     execution
-        Where models run: ``"thread"`` (also what ``"auto"`` means here), ``"inline"``, or a
-        mapping of model names to modes, in which ``"*"`` stands for all others.
+        Where models run: ``"thread"``, ``"inline"``, ``"process"``, or a mapping of model names
+        to modes, in which ``"*"`` stands for all others. ``"auto"`` means ``"process"`` for
+        models with an execution environment and ``"thread"`` for others.
     share_memory
         Let models see the callers' arrays themselves and callers the models' arrays, without
         the private copies that Triton makes. A model that writes into its inputs, or reuses an
@@ -99,7 +101,9 @@ class Options:
     model_load_thread_count
         Models that load side by side. Default 4.
     backend_configuration
-        ``{"python": {key: value}}``, as ``--backend-config``.
+        ``{"python": {key: value}}``, as ``--backend-config``. ``stub-timeout-seconds`` is the
+        limit for the start of a process, before the model's code runs; default 30. The values of
+        other keys of Triton are checked as Triton does, and have no effect.
     metrics
         Whether models can make custom metrics, for `Server.metrics`. Default True.
     log_info, log_warn, log_error, log_verbose
@@ -148,6 +152,7 @@ class Options:
             raise InvalidArgumentError(
                 f"stream_backlog must be a non-negative int, got {self.stream_backlog!r}"
             )
+        stub_timeout_s(self.backend_configuration.get("python", {}))  # raises
         if "*" in self.startup_models and len(self.startup_models) > 1:
             raise InvalidArgumentError(
                 "Wildcard model name '*' must be the ONLY startup model if specified at all."
@@ -160,13 +165,26 @@ class Options:
         paths = [given] if isinstance(given, str | os.PathLike) else list(given)
         return tuple(os.path.abspath(path) for path in paths)
 
-    def execution_of(self, model_name: str) -> ExecutionMode:
-        """Where a model runs, ``auto`` resolved."""
+    @property
+    def stub_timeout_s(self) -> float:
+        """Seconds that a stub has to start."""
+        return stub_timeout_s(self.backend_configuration.get("python", {}))
+
+    def execution_of(self, model_name: str, *, has_environment: bool = False) -> ExecutionMode:
+        """Where a model runs, ``auto`` resolved.
+
+        Parameters
+        ----------
+        has_environment
+            Whether it has an execution environment, which only a process can have.
+        """
         if isinstance(self.execution, Mapping):
             mode = self.execution.get(model_name) or self.execution.get("*", "auto")
         else:
             mode = self.execution
-        return "thread" if mode == "auto" else mode
+        if mode != "auto":
+            return mode
+        return "process" if has_environment else "thread"
 
 
 def make_options(model_repository: Any, given: dict[str, Any]) -> Options:

@@ -22,6 +22,7 @@ from pytriton_lite._config.json_form import from_json
 from pytriton_lite._config.model_config import select_versions, version_policy_of
 from pytriton_lite._config.pbtxt import place_error
 from pytriton_lite._core.calls import Endpoint
+from pytriton_lite._environment import EnvironmentCache
 from pytriton_lite._index import ModelIndexEntry, ModelState
 from pytriton_lite._instance.readiness import why_not_ready
 from pytriton_lite._loading import LoadedVersion, config_path, parse_config, prepare_config
@@ -140,6 +141,7 @@ class Repository:
     def __init__(self, options: Options) -> None:
         self._options = options
         self.metrics = MetricRegistry(is_enabled=options.metrics)
+        self._environments = EnvironmentCache()
         # This dict and that of a model's versions are replaced, never changed, so that readers
         # need no lock.
         self._models: dict[str, _Model] = {}
@@ -395,6 +397,7 @@ class Repository:
                         self._options,
                         metrics=self.metrics,
                         control=_Control(self, operation),
+                        environments=self._environments,
                         own_folder=polled.own_folder,
                     )
                 except TritonError as error:
@@ -589,6 +592,7 @@ class Repository:
             background = self._background
         for thread in background:
             thread.join(max(0.0, until - time.monotonic()))
+        self._environments.close()
 
     # -- who answers -------------------------------------------------------------------
 

@@ -8,11 +8,13 @@ import os
 import re
 import signal
 import subprocess
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pytriton_lite
+from pytriton_lite._environment.carried import ABI, FINDER, VARIABLE, carried_packages
 from pytriton_lite._environment.problem import EnvironmentProblem
 
 _log = logging.getLogger("pytriton_lite.server")
@@ -35,6 +37,13 @@ found = {
     "implementation": platform.python_implementation(),
     "prefix": sys.prefix,
 }
+try:
+    from importlib.machinery import EXTENSION_SUFFIXES
+    found["abi"] = EXTENSION_SUFFIXES[0]
+except ImportError:
+    pass
+if found.get("abi") == sys.argv.pop():
+FINDER
 for name in ("numpy", "pytriton_lite"):
     try:
         found[name] = str(__import__(name).__version__)
@@ -43,7 +52,7 @@ for name in ("numpy", "pytriton_lite"):
         found[name + "_error"] = "%s: %s" % (type(error).__name__, error)
 sys.stdout.write("\\nMARK" + json.dumps(found) + "\\n")
 sys.stdout.flush()
-""".replace("MARK", _MARK)
+""".replace("MARK", _MARK).replace("FINDER", textwrap.indent(FINDER, "    "))
 
 # What a stub's interpreter does not look at on Triton (2.51: an isolated configuration), and
 # what would lead another Python to the packages of this one.
@@ -170,8 +179,8 @@ def _probe(path: str, variables: Mapping[str, str], timeout_s: float) -> dict[st
     try:
         # A session of its own, so that what the interpreter starts can be ended with it.
         with subprocess.Popen(
-            [path, "-c", _PROBE],
-            env=dict(variables),
+            [path, "-c", _PROBE, ABI],
+            env={**variables, VARIABLE: carried_packages()},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -231,7 +240,8 @@ def _checked(found: dict[str, Any], path: str, folder: str) -> tuple[int, int, i
     if numpy is None:
         raise EnvironmentProblem(
             f"{start}lacks numpy ({found.get('numpy_error')}).",
-            f'{install}"numpy>={oldest_numpy}" pytriton_lite=={ours}',
+            f'{install}"numpy>={oldest_numpy}"'
+            + ("" if found.get("abi") == ABI else f" pytriton_lite=={ours}"),
         )
     if tuple(map(int, re.findall(r"\d+", numpy)[:2])) < OLDEST_NUMPY:
         raise EnvironmentProblem(
@@ -239,6 +249,12 @@ def _checked(found: dict[str, Any], path: str, folder: str) -> tuple[int, int, i
             f'{install}"numpy>={oldest_numpy}"',
         )
     theirs = found.get("pytriton_lite")
+    if theirs is None and found.get("abi") == ABI:
+        # The server's own is there, if it has none.
+        raise EnvironmentProblem(
+            f"{start}cannot import pytriton_lite ({found.get('pytriton_lite_error')}).",
+            f"{install}pytriton_lite=={ours}",
+        )
     if theirs is None:
         raise EnvironmentProblem(
             f"{start}lacks pytriton_lite {ours} for Python {version} "

@@ -185,8 +185,9 @@ class ImportedModel:
         self._metrics.close()
         self._scope.close()
         self.model_class = None
-        for module in self._utils.values():
-            vars(module).clear()
+        if not self.namespace.is_for_good:
+            for module in self._utils.values():
+                vars(module).clear()
 
 
 class _ModelErrors:

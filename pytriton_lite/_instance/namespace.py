@@ -119,8 +119,11 @@ class ModuleNamespace:
     ----------
     scope
         The instance whose modules they are; None until it is set.
+    is_for_good
+        Whether the modules stay as they are until the interpreter ends, for what runs at its exit.
     """
 
+    is_for_good = False
     scope: InstanceScope | None = None
 
     def __init__(

@@ -22,14 +22,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from typing_extensions import override
 
-import pytriton_lite
 from pytriton_lite._core.queue import Executor, RequestQueue
+from pytriton_lite._environment import ExecutionEnvironment
+from pytriton_lite._environment.carried import FINDER, VARIABLE, carried_packages
 from pytriton_lite._instance.base import Instance, InstanceState, Outage
+from pytriton_lite._instance.breakpoints import Breakpoints
 from pytriton_lite._instance.loader import InstancePlan, ModelCode
 from pytriton_lite._instance.readiness import CLOSED, Refusal
 from pytriton_lite._instance.services.control import answer_control
@@ -50,22 +51,21 @@ from pytriton_lite.errors import InternalError, UnavailableError
 
 _log = logging.getLogger("pytriton_lite.instance")
 
-# The package may be importable here in a way that a new interpreter knows nothing of.
-_BOOT = """
-import sys
-root = sys.argv.pop()
-try:
-    import pytriton_lite
-except ImportError:
-    sys.path.append(root)
-from pytriton_lite._instance.stub import main
-main()
+# The server's own Python may have this package elsewhere, too, in another version.
+_SAME_PACKAGE = """
+sys.meta_path.insert(0, Carried)
+import pytriton_lite
+sys.meta_path.remove(Carried)  # that at the start; it stays at the end
 """
+_BOOT = "from pytriton_lite._instance.stub import main\nmain()\n"
 
 # For a stub to write its stacks, before it is killed.
 _STACK_S = 1.0
 _STACK_PAUSE_S = 0.02
 _STACK_BYTES = 64 << 10
+
+# For the interpreter of `auto_complete_config` to end: what runs at exit, and threads of the model.
+_EXIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,14 @@ class StubSettings:
     ----------
     interpreter
         Path of the Python.
+    is_own
+        Whether it is the server's.
+    flags
+        Its options.
     environment
         Its environment variables.
+    restored
+        Those that get another value before the model's code runs, None for none.
     start_timeout_s
         Seconds until the interpreter must run our code.
     load_timeout_s
@@ -85,14 +91,45 @@ class StubSettings:
     """
 
     interpreter: str
+    is_own: bool
+    flags: tuple[str, ...]
     environment: Mapping[str, str]
+    restored: Mapping[str, str | None]
     start_timeout_s: float
     load_timeout_s: float
 
 
 def own_interpreter(*, start_timeout_s: float, load_timeout_s: float) -> StubSettings:
-    """Stubs run in the Python of this process."""
-    return StubSettings(sys.executable, os.environ, start_timeout_s, load_timeout_s)
+    """Stubs run in the Python of this process, and find the packages that it finds."""
+    flags = []
+    if sys.flags.ignore_environment:
+        flags.append("-E")
+    if sys.flags.no_user_site:
+        flags.append("-s")
+    return StubSettings(
+        interpreter=sys.executable,
+        is_own=True,
+        flags=tuple(flags),
+        environment=os.environ,
+        restored={},
+        start_timeout_s=start_timeout_s,
+        load_timeout_s=load_timeout_s,
+    )
+
+
+def environment_interpreter(
+    environment: ExecutionEnvironment, *, start_timeout_s: float, load_timeout_s: float
+) -> StubSettings:
+    """Stubs run in the Python of an execution environment."""
+    return StubSettings(
+        interpreter=environment.interpreter,
+        is_own=False,
+        flags=("-s",),
+        environment=environment.variables,
+        restored={"LD_LIBRARY_PATH": environment.library_path},
+        start_timeout_s=start_timeout_s,
+        load_timeout_s=load_timeout_s,
+    )
 
 
 def _start_process(
@@ -108,15 +145,15 @@ def _start_process(
         **settings.environment,
         SEGMENT_VARIABLE: str(segment.fd),
         STACKS_VARIABLE: str(stacks.fd),
-        "PYTHONUNBUFFERED": "1",  # what is printed before a crash is seen
+        VARIABLE: carried_packages(),
     }
-    # Without the working directory on the path, where a file may be called as a module of ours.
     command = [
         settings.interpreter,
-        "-P",
+        *settings.flags,
+        "-P",  # in the working directory a file may be called as a module of ours
+        "-u",  # what is printed before a crash is seen
         "-c",
-        _BOOT,
-        str(Path(pytriton_lite.__file__).parents[1]),
+        FINDER + (_SAME_PACKAGE if settings.is_own else "") + _BOOT,
     ]
     process = StubProcess(
         command, name=name, env=environment, pass_fds=[segment.fd, stacks.fd], on_exit=on_exit
@@ -168,12 +205,14 @@ class _Loading:
         link: Link,
         process: StubProcess,
         stacks: _StackFile,
-        settings: StubSettings,
+        breakpoints: Breakpoints,
         *,
+        settings: StubSettings,
         name: str,
         model: str,
     ) -> None:
         self._link = link
+        self._breakpoints = breakpoints
         self._process = process
         self._stacks = stacks
         self._settings = settings
@@ -183,8 +222,9 @@ class _Loading:
 
     def load(self, plan: dict[str, Any]) -> Any:
         """Have it do what it is there for; returns what it says when that is done."""
+        wire = {**plan, "restored": dict(self._settings.restored)}
         try:
-            self._link.post(RecordKind.PLAN, 0, None, plan, aside=False)
+            self._link.post(RecordKind.PLAN, 0, None, wire, aside=False)
         except UnavailableError:
             raise self._died() from None
         self._next(RecordKind.STARTED, "start", self._settings.start_timeout_s)
@@ -193,12 +233,19 @@ class _Loading:
 
     def _next(self, kind: RecordKind, what: str, limit_s: float) -> Any:
         deadline_ns = time.monotonic_ns() + round(limit_s * 1e9)
-        try:
-            record = self._link.next(aside=False, deadline_ns=deadline_ns)
-        except TimeoutError:
-            raise self._stuck(what, limit_s) from None
-        except UnavailableError:
-            raise self._died() from None
+        excused_ns = self._breakpoints.paused_ns()
+        while True:
+            try:
+                record = self._link.next(aside=False, deadline_ns=deadline_ns)
+                break
+            except TimeoutError:
+                paused_ns = self._breakpoints.paused_ns()
+                if paused_ns == excused_ns:
+                    raise self._stuck(what, limit_s) from None
+                deadline_ns += paused_ns - excused_ns
+                excused_ns = paused_ns
+            except UnavailableError:
+                raise self._died() from None
         if record.kind == RecordKind.FAILED:
             raise error_of_wire(record.json(), self._model, None)
         if record.kind != kind:
@@ -239,21 +286,30 @@ def auto_complete_in_stub(
     name = f"{code.model_name}_auto_complete"
     answerer = Answerer(link, name)
     answer_logs(answerer, name)
+    breakpoints = Breakpoints(answerer, code.model_name)
+
+    def exited(_: ExitReport) -> None:
+        link.close()
+        breakpoints.close()
+
     with _StackFile() as stacks:
         process = _start_process(
-            name,
-            settings,
-            segment,
-            stacks,
-            model=code.model_name,
-            on_exit=lambda _: link.close(),
+            name, settings, segment, stacks, model=code.model_name, on_exit=exited
         )
         reader = threading.Thread(
-            target=_read_aside_quietly, args=(link, answerer), name=f"{name}-stub", daemon=True
+            target=_read_questions, args=(link, process, answerer), name=f"{name}-stub", daemon=True
         )
         reader.start()
         try:
-            loading = _Loading(link, process, stacks, settings, name=name, model=code.model_name)
+            loading = _Loading(
+                link,
+                process,
+                stacks,
+                breakpoints,
+                settings=settings,
+                name=name,
+                model=code.model_name,
+            )
             plan = {
                 "auto_complete": {
                     "code": asdict(code),
@@ -264,16 +320,16 @@ def auto_complete_in_stub(
             config: dict[str, Any] | None = loading.load(plan)["config"]
             return config
         finally:
-            process.terminate(time.monotonic_ns() + round(settings.start_timeout_s * 1e9))
+            process.terminate(time.monotonic_ns() + round(_EXIT_S * 1e9))
             reader.join(1.0)
 
 
-def _read_aside_quietly(link: Link, answerer: Answerer) -> None:
-    """Read what a stub says that is only to complete a configuration."""
+def _read_questions(link: Link, process: StubProcess, answerer: Answerer) -> None:
     try:
         link.read_aside({RecordKind.ASK: answerer.asked, RecordKind.TELL: answerer.told})
     except BrokenSegmentError as error:
-        _log.error("%s", error)
+        _log.error("'%s' is killed: %s", process.name, error)
+        process.kill()
         link.close()
 
 
@@ -354,6 +410,7 @@ class _Stub:
         self.asker = Asker(self._link, plan.code.model_name)
         self._answerer = Answerer(self._link, plan.name)
         self._metrics = StubMetrics(plan.metrics, self._answerer, self.asker.settle)
+        self._breakpoints = Breakpoints(self._answerer, plan.code.model_name)
         answer_logs(self._answerer, plan.name)
         if plan.control is not None:
             answer_control(self._answerer, plan.control)
@@ -389,7 +446,8 @@ class _Stub:
                     self._link,
                     self._process,
                     stacks,
-                    self._settings,
+                    self._breakpoints,
+                    settings=self._settings,
                     name=plan.name,
                     model=plan.code.model_name,
                 )
@@ -442,6 +500,7 @@ class _Stub:
             self._queue.retire(self.executor)
         self._link.close()
         self.asker.close()
+        self._breakpoints.close()
         self.contract.fail_all()
         self._queue.end_pump(self.executor)
         if was_serving:

@@ -14,6 +14,7 @@ from pytriton_lite._instance.services.control import StubControl
 from pytriton_lite._instance.services.log import send_logs
 from pytriton_lite._instance.services.metrics import StubRegistry
 from pytriton_lite._instance.services.readiness import answer_readiness
+from pytriton_lite._instance.stub_breakpoint import install_breakpoints
 from pytriton_lite._instance.stub_namespace import StubNamespace
 from pytriton_lite._instance.stub_plan import code_of_wire, plan_of_wire
 from pytriton_lite._ipc.exceptions import error_to_wire
@@ -52,6 +53,7 @@ def main() -> None:
     try:
         link.post(RecordKind.STARTED, 0, None, None, aside=False)
         wire = link.next(aside=False).json()
+        _restore(wire["restored"])
         if "plan" in wire:
             _Stub(link, wire["plan"], stacks_fd).run()
         else:
@@ -70,11 +72,29 @@ def _take_fd(variable: str) -> int:
     return fd
 
 
+def _restore(variables: dict[str, str | None]) -> None:
+    """Undo what only the start of this process needed in its environment."""
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
 def _complete(link: Link, wire: dict[str, Any]) -> None:
-    send_logs(Asker(link, wire["code"]["model_name"]), wire["log_levels"])
+    code = code_of_wire(wire["code"])
+    asker = Asker(link, code.model_name)
+    send_logs(asker, wire["log_levels"])
+    install_breakpoints(asker, f"{code.model_name}_auto_complete")
+    threading.Thread(
+        target=link.read_aside,
+        args=({RecordKind.REPLY: asker.replied},),
+        name="server",
+        daemon=True,
+    ).start()
     home = Home(make_namespace=StubNamespace)
     try:
-        completed = auto_complete(code_of_wire(wire["code"]), wire["config_json"], home)
+        completed = auto_complete(code, wire["config_json"], home)
     except TritonError as error:
         link.post(RecordKind.FAILED, 0, None, error_to_wire(error), aside=False)
     else:
@@ -89,6 +109,7 @@ class _Stub:
         self._stacks_fd = stacks_fd
         name = wire["name"]
         self._asker = Asker(link, wire["code"]["model_name"])
+        install_breakpoints(self._asker, name)
         self._answerer = Answerer(link, name)
         send_logs(self._asker, wire["log_levels"])
         self._plan: InstancePlan = plan_of_wire(

@@ -30,6 +30,7 @@ class StubNamespace:
     """
 
     prefix = ""
+    is_for_good = True
     scope: InstanceScope | None = None
 
     def __init__(

@@ -476,7 +476,6 @@ def test_execution_may_differ_by_model(repository: RepositoryBuilder, serve: Ser
     ("config", "words"),
     [
         ("max_batch_size: 2 sequence_batching { }", "sequence_batching"),
-        ('parameters { key: "EXECUTION_ENV_PATH" value { string_value: "x" } }', "execution env"),
         ("instance_group [ { passive: true } ]", "passive instance groups only"),
     ],
 )
