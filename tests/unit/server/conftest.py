@@ -50,7 +50,6 @@ def model(serve: Callable[..., ptl.Server], script: Script, execution: str) -> p
 
 
 @pytest.fixture
-def bls(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 def bls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SimpleNamespace]:
     """What a test and its models share; they find it in `threading`. A test that hangs ends."""
 
