@@ -38,7 +38,7 @@ cdef InferenceResponse _error(str text, object code):
     return made
 
 
-cdef str _target_of(InferenceRequest request):
+cdef str target_of(InferenceRequest request):
     """The model that a request asks; a received one asks the model that received it."""
     if request.details.is_self_made:
         return request.details.target_model
@@ -49,9 +49,10 @@ cdef InferenceResponse _error_of(object error):
     return _error(str(error), ErrorCodeValue(int(error.code)))
 
 
-cdef InferenceResponse _refused(InferenceRequest request, object error):
+cdef object refusal_of(InferenceRequest request, object error):
+    """What the caller gets for a request that the callee cannot be asked."""
     # Triton's code of whatever happens before the callee gets the request.
-    return _error(f"Model {_target_of(request)} - Error when running inference: {error}", _INTERNAL)
+    return InternalError(f"Model {target_of(request)} - Error when running inference: {error}")
 
 
 cdef InferenceResponse _response_of(object outcome):
@@ -95,14 +96,6 @@ cdef class BlsScope(Scope):
         From the end of `initialize` to the beginning of `finalize`.
     """
 
-    cdef object find_endpoint
-    cdef dict endpoints
-    cdef Contract contract
-    cdef Endpoint last              # of the last request that found one, and its key
-    cdef str last_name
-    cdef int64_t last_version
-    cdef readonly bint is_open
-
     def __init__(self, find_endpoint):
         self.find_endpoint = find_endpoint
         self.endpoints = {}
@@ -124,7 +117,7 @@ cdef class BlsScope(Scope):
         """The request is answered, or nobody waits for it any more."""
         self.contract.pending.pop(slot, None)
 
-    cdef ServedVersion _served(self, InferenceRequest request):
+    cdef ServedVersion callee_of(self, InferenceRequest request):
         """The callee of a request."""
         cdef RequestDetails details = request.details
         cdef Endpoint endpoint = self.last
@@ -134,11 +127,11 @@ cdef class BlsScope(Scope):
         # A model mostly calls the same one again, and names it by the same literal.
         if (endpoint is None or details.target_model is not self.last_name
                 or details.target_version != self.last_version):
-            endpoint = self._endpoint(_target_of(request), details.target_version)
+            endpoint = self._endpoint(target_of(request), details.target_version)
         served = endpoint.served
         if served is None:
             raise InternalError(
-                f"Failed for execute the inference request. Model '{_target_of(request)}' is not ready."
+                f"Failed for execute the inference request. Model '{target_of(request)}' is not ready."
             )
         return served
 
@@ -151,7 +144,7 @@ cdef class BlsScope(Scope):
             self.last, self.last_name, self.last_version = endpoint, name, version
         return endpoint
 
-    cdef CallSlot _slot(
+    cdef CallSlot slot_of(
         self, ServedVersion served, InferenceRequest request, bint decoupled, bint is_blocking
     ):
         cdef InferenceRequest made
@@ -183,20 +176,20 @@ cdef class BlsScope(Scope):
         """
         cdef ServedVersion served
         try:
-            served = self._served(request)
-            return served, self._slot(served, request, decoupled, False)
+            served = self.callee_of(request)
+            return served, self.slot_of(served, request, decoupled, False)
         except PublicError as error:
-            return None, _refused(request, error)
+            return None, _error_of(refusal_of(request, error))
 
     cdef object exec_request(self, InferenceRequest request, bint decoupled):
         """`InferenceRequest.exec`."""
         cdef ServedVersion served
         cdef CallSlot slot
         try:
-            served = self._served(request)
-            slot = self._slot(served, request, decoupled, not decoupled)
+            served = self.callee_of(request)
+            slot = self.slot_of(served, request, decoupled, not decoupled)
         except PublicError as error:
-            response = _refused(request, error)
+            response = _error_of(refusal_of(request, error))
             return iterator_of(response) if decoupled else response
         return self._run(served, slot)
 
@@ -296,15 +289,18 @@ cdef class ResponseIterator:
         cdef Contract own = running_contract()
         cdef CallSlot outer = begin_wait(own, self.maker, self.slot)
         cdef Watch watch = None
+        cdef int64_t look_ns = 0  # a wait may end before it, to see signals
         cdef int state
         try:
             if ptl_load(&self.slot.node.word) == PTL_QUEUED:
                 self.queue.check_chain(self.slot)
                 watch = Watch(self.slot)
+                look_ns = ptl_now_ns() + watch_slice_ns()
             while not buffer.count and not buffer.is_ended:
-                state = buffer.wait(0 if watch is None else ptl_now_ns() + watch_slice_ns())
+                state = buffer.wait(look_ns)
                 if state == STREAM_TIMED_OUT:
                     self.queue.check_watched(watch)
+                    look_ns = ptl_now_ns() + watch_slice_ns()
                 elif state == STREAM_INTERRUPTED:
                     PyErr_CheckSignals()
         finally:
@@ -330,6 +326,5 @@ def iterator_of(response):
 
 
 cdef tuple _ITERATOR = ("c_python_backend_utils.ResponseIterator(arg0: InferenceResponse)",)
-cdef object _INTERNAL = ErrorCodeValue(1)
 
 make_native(ResponseIterator)

@@ -32,12 +32,15 @@ cdef class Contract(AnswerMaker):
     cdef object interrupt           # what a signal handler raised meanwhile; `run` was LEFT for it
     cdef Py_ssize_t sent_bytes      # by `begin`, so far
     cdef int64_t usual_ns           # what `execute` takes, by and large; 0: not known yet
+    cdef bint may_leave             # `run` may be LEFT: it is not the pump that runs it
 
     cdef object run(self, InferenceRequest request, Py_ssize_t holders, int form)
     cdef object begin(self, InferenceRequest request, int form)
     cdef object resume(self, CallSlot slot, int form, int64_t deadline_ns)
     cdef bint recall(self, CallSlot slot, bint is_queued_again) except -1
     cdef int given_up(self, CallSlot slot, bint is_soft) except -1
+    cdef bint may_be_answered(self, CallSlot slot) except -1
+    cdef bint is_unwanted(self) except -1
     cdef InferenceRequest again(self, InferenceRequest request, Py_ssize_t holders)
     cdef object _execute(self, list requests)
     cdef object _start(self, object coroutine, list requests)

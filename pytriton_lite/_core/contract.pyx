@@ -178,6 +178,14 @@ cdef class Contract(AnswerMaker):
         """The caller of a request that runs here has given it up; model code looks at the slot."""
         return 0
 
+    cdef bint may_be_answered(self, CallSlot slot) except -1:
+        """Whether a request that runs has a response sender, so that any thread may answer it."""
+        return slot in self.open_slots
+
+    cdef bint is_unwanted(self) except -1:
+        """Whether the thread that waits for another process in `run` has lost its reason to."""
+        return False
+
     cdef object _execute(self, list requests):
         try:
             returned = self.model.execute(requests)

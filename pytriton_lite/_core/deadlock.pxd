@@ -7,6 +7,7 @@ from pytriton_lite._core.slot cimport CallSlot
 
 cdef CallSlot begin_wait(Contract own, Contract maker, CallSlot slot)
 cdef int end_wait(Contract own, Contract maker, CallSlot slot, CallSlot outer) except -1
+cdef bint awaits_coroutine(Contract contract) except -1
 cdef str why_stuck(CallSlot slot)
 cdef int64_t watch_slice_ns() except -1
 

@@ -67,6 +67,11 @@ cdef int end_wait(Contract own, Contract maker, CallSlot slot, CallSlot outer) e
     return 0
 
 
+cdef bint awaits_coroutine(Contract contract) except -1:
+    """Whether `execute` is a coroutine, and one of its requests is awaited."""
+    return contract.awaits_coroutine and any(map(_is_awaited, list(contract.pending.values())))
+
+
 cdef str why_stuck(CallSlot slot):
     """The ring that a request is certainly stuck in, in words, or None."""
     cdef _Ring ring = _Ring(False)
@@ -126,7 +131,7 @@ cdef class _Ring:
         contract = slot.runner
         if word != PTL_RUNNING or contract is None:
             return False
-        if slot in contract.open_slots:
+        if contract.may_be_answered(slot):
             if not self.is_patient:
                 return False
             if slot.stream is not None:
@@ -154,9 +159,7 @@ cdef class _Ring:
         cdef list waits
         if not self.is_patient:
             return [] if own is None else [own]
-        if own is None and not (
-            contract.awaits_coroutine and any(map(_is_awaited, list(contract.pending.values())))
-        ):
+        if own is None and not awaits_coroutine(contract):
             return []
         waits = list(contract.pending)
         if own is not None:

@@ -51,6 +51,7 @@ cdef class RequestQueue:
     cdef bint _queue_again(self, CallSlot slot)
     cdef int begin_sequence(self, InferenceRequest request) except -1
     cdef object call_from_model(self, CallSlot slot, Contract own, Contract maker)
+    cdef object wait_again(self, CallSlot slot, int64_t deadline_ns)
     cdef int check_chain(self, CallSlot slot) except -1
     cdef int _fail_stuck(self, CallSlot slot, str ring) except -1
     cdef object _wait(self, CallSlot slot, int64_t deadline_ns)

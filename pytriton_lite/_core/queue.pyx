@@ -48,6 +48,8 @@ cdef enum:
     PATIENCE_NS = 2_000_000
     SEQUENCE_START = 1
     SIGNAL_SLICE_NS = 200_000_000
+    # How often a thread that waits for a stub's BLS request looks whether the stub is still there.
+    LOOK_NS = 100_000_000
 
 
 def _after_fork():
@@ -126,7 +128,7 @@ cdef class RequestQueue:
             raise self._forked_error()
         if self.is_remote:
             return self._call_leading(slot, deadline_ns)
-        slice_ns = signal_slice()
+        slice_ns = _slice_of(slot)
         slot.queued_ns = ptl_now_ns()
         Py_INCREF(slot)  # the queue's
         with nogil:
@@ -157,6 +159,10 @@ cdef class RequestQueue:
         finally:
             end_wait(own, maker, slot, outer)
 
+    cdef object wait_again(self, CallSlot slot, int64_t deadline_ns):
+        """Go on with a `call` that was LEFT, maybe on another thread."""
+        return self._wait(slot, deadline_ns)
+
     cdef int check_chain(self, CallSlot slot) except -1:
         """Fail a BLS request that has just been queued and certainly never gets an instance."""
         return self._fail_stuck(slot, why_stuck(slot))
@@ -175,9 +181,13 @@ cdef class RequestQueue:
         )
 
     cdef object _wait(self, CallSlot slot, int64_t deadline_ns):
-        """Sleep until the slot is done, a signal handler raises, or the time is up."""
+        """Sleep until the slot is done, a signal handler raises, or the time is up.
+
+        The last two give the request up. One of a stub goes on instead: the stub waits for it,
+        and LEFT is returned.
+        """
         cdef int woken = PTL_INTERRUPTED  # a signal may have come before
-        cdef int64_t slice_ns = signal_slice()
+        cdef int64_t slice_ns = _slice_of(slot)
         cdef uint32_t word
         cdef Watch watch = None
         if slot.queue is not None and ptl_load(&slot.node.word) == PTL_QUEUED:
@@ -198,12 +208,17 @@ cdef class RequestQueue:
                 try:
                     PyErr_CheckSignals()
                 except BaseException:
-                    self._withdraw(slot)
+                    if slot.waiter is None:
+                        self._withdraw(slot)
                     raise
                 if watch is not None:
                     self.check_watched(watch)
+                if slot.waiter is not None and (<Contract> slot.waiter).is_unwanted():
+                    return LEFT
             with nogil:
                 woken = ptl_sleep(&slot.node.word, word, deadline_ns, slice_ns)
+            if woken == PTL_TIMED_OUT and slot.waiter is not None:
+                return LEFT
             if woken == PTL_TIMED_OUT and self._withdraw(slot):
                 raise RequestTimeoutError(
                     f"Request to model '{self.model_name}' was not answered in time and is cancelled",
@@ -397,6 +412,7 @@ cdef class RequestQueue:
         cdef object outcome
         ptl_store(&slot.node.word, PTL_RUNNING)
         executor.contract.deadline_ns = deadline_ns
+        executor.contract.may_leave = True
         executor.running = slot
         try:
             outcome = self._run(executor, slot)
@@ -408,7 +424,8 @@ cdef class RequestQueue:
             executor.contract.interrupt = None
             self._hand_over(executor)
             if interrupt is not None:
-                self._withdraw(slot)
+                if slot.waiter is None:
+                    self._withdraw(slot)
                 raise interrupt
             return self._wait(slot, deadline_ns)
         executor.running = None
@@ -600,6 +617,7 @@ cdef class RequestQueue:
                 while ptl_load(&executor.worker.word) == 0:
                     ptl_sleep(&executor.worker.word, 0, 0, 0)
             ptl_store(&executor.worker.word, 0)
+            executor.contract.may_leave = False
             if executor.left is not None:
                 slot = executor.running
                 executor.contract.deadline_ns = 0
@@ -840,6 +858,14 @@ cdef class RequestQueue:
             "instance threads stayed in the parent: create the Server after the fork",
             model=self.model_name,
         )
+
+
+cdef int64_t _slice_of(CallSlot slot) noexcept:
+    """How long the thread that waits for a slot may sleep at a time; 0 is for ever."""
+    cdef int64_t slice_ns = signal_slice()
+    if slot.waiter is None:
+        return slice_ns
+    return LOOK_NS if slice_ns == 0 else min(slice_ns, <int64_t> LOOK_NS)
 
 
 cdef object _defect(Contract contract, object error):

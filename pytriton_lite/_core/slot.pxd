@@ -59,6 +59,8 @@ cdef class CallSlot:
     cdef bint has_reader            # who holds `stream`, so that it is dropped here at the end
     cdef bint is_given_up           # by the caller, or failed by a server that stops
     cdef uint64_t call              # its number in the process of its instance; 0 in this one
+    cdef object waiter              # Contract of the stub whose BLS request it is, on the thread that
+                                    # waits for `execute` there; may be left and waited for again
 
     cdef object result(self)
     cdef bint finish(self, object outcome) except -1

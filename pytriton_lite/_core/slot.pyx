@@ -42,6 +42,8 @@ cdef enum:
     # Python's signal handlers run on the main thread only, which looks for them this often.
     SIGNAL_SLICE_NS = 200_000_000
 
+# Responses read, to a sender that need not wait for readers any more.
+cdef int64_t NO_LIMIT = <int64_t> 1 << 62
 cdef unsigned long _main_thread = threading.main_thread().ident
 
 
@@ -179,7 +181,7 @@ cdef class StreamBuffer:
 
     cdef int discard(self) except -1:
         """Nobody reads any more: drop what is there and what will come."""
-        cdef object notify
+        cdef object notify, report
         cdef bint is_armed
         ptl_lock(&self.lock)
         self.is_discarded = self.is_ended = True
@@ -188,6 +190,7 @@ cdef class StreamBuffer:
         ptl_store(&self.room, self.room + 1)
         ptl_store(&self.arrivals, self.arrivals + 1)
         ptl_unlock(&self.lock)
+        report = self.report
         self.report = None
         while self.pop() is not None:
             pass
@@ -195,6 +198,8 @@ cdef class StreamBuffer:
         self.notify = None
         ptl_wake(&self.room)
         ptl_wake(&self.arrivals)
+        if report is not None:
+            report(NO_LIMIT)  # else a sender would wait for ever
         if notify is not None:
             self._arrived(False, notify)
         return 0

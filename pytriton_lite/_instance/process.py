@@ -40,6 +40,7 @@ from pytriton_lite._instance.services.readiness import StubReadiness
 from pytriton_lite._instance.stub import SEGMENT_VARIABLE, STACK_SIGNAL, STACKS_VARIABLE
 from pytriton_lite._instance.stub_plan import plan_to_wire
 from pytriton_lite._ipc.backoff import Backoff
+from pytriton_lite._ipc.bls_port import BlsPort
 from pytriton_lite._ipc.exceptions import error_of_wire
 from pytriton_lite._ipc.exit_report import ExitReport, describe_exit
 from pytriton_lite._ipc.process import StubProcess
@@ -394,6 +395,8 @@ class _Stub:
         segment = Segment.create_largest()
         self._link = Link(segment, is_stub=False)
         self._fate = fate = _Fate(plan, self._link)
+        assert plan.control is not None
+        self._bls = BlsPort(self._link, plan.control.endpoint, plan.name)
         self.contract = RemoteContract(
             self._link,
             model_name=plan.code.model_name,
@@ -403,6 +406,7 @@ class _Stub:
             is_decoupled=plan.is_decoupled,
             is_iterative=plan.is_iterative,
             all_outputs=plan.output_names,
+            bls=self._bls,
             make_dead_error=fate.error,
             on_broken=fate.broken,
         )
@@ -482,6 +486,7 @@ class _Stub:
                 self._link.post(RecordKind.STOP, 0, None, None, aside=False)
             self._process.wait(deadline_ns)
         is_gone = self._process.terminate(deadline_ns)
+        self._bls.look_out.close()
         self._queue.end_pump(self.executor)
         for thread in self._threads:
             thread.join(1.0)
@@ -514,6 +519,7 @@ class _Stub:
                     RecordKind.REPLY: self.asker.replied,
                     RecordKind.ASK: self._answerer.asked,
                     RecordKind.TELL: self._answerer.told,
+                    **self._bls.handlers(),
                 }
             )
         except BrokenSegmentError as error:

@@ -14,6 +14,7 @@ from pytriton_lite._instance.services.control import StubControl
 from pytriton_lite._instance.services.log import send_logs
 from pytriton_lite._instance.services.metrics import StubRegistry
 from pytriton_lite._instance.services.readiness import answer_readiness
+from pytriton_lite._instance.stub_bls import StubBls
 from pytriton_lite._instance.stub_breakpoint import install_breakpoints
 from pytriton_lite._instance.stub_namespace import StubNamespace
 from pytriton_lite._instance.stub_plan import code_of_wire, plan_of_wire
@@ -21,6 +22,7 @@ from pytriton_lite._ipc.exceptions import error_to_wire
 from pytriton_lite._ipc.lifeline import kill_own_group, take_lifeline, watch_lifeline
 from pytriton_lite._ipc.questions import Answerer, Asker
 from pytriton_lite._ipc.segment import Segment
+from pytriton_lite._ipc.stub_bls import StubQueue
 from pytriton_lite._ipc.stub_contract import StubContract
 from pytriton_lite._ipc.wire import Link, RecordKind
 from pytriton_lite.errors import TritonError, UnavailableError
@@ -115,13 +117,18 @@ class _Stub:
         self._plan: InstancePlan = plan_of_wire(
             wire, metrics=StubRegistry(self._asker), control=StubControl(self._asker)
         )
+        self._bls = StubQueue(link)
         self._contract: StubContract | None = None
         self._reader = threading.Thread(target=self._read_aside, name="server", daemon=True)
 
     def run(self) -> None:
         """Load the model, serve until the server says stop, and finalize."""
         self._reader.start()
-        home = Home(make_namespace=StubNamespace, make_contract=self._make_contract)
+        home = Home(
+            make_namespace=StubNamespace,
+            make_bls=lambda _scope: StubBls(self._bls),
+            make_contract=self._make_contract,
+        )
         try:
             model = LoadedModel(self._plan, is_inline=False, home=home)
         except TritonError as error:
@@ -165,9 +172,11 @@ class _Stub:
                 RecordKind.CREDIT: lambda record: contract().credited(record),
                 RecordKind.REPLY: self._asker.replied,
                 RecordKind.ASK: self._answerer.asked,
+                RecordKind.BLS_RESPONSE: self._bls.responded,
             }
         )
         self._asker.close()
+        self._bls.close()
 
 
 if __name__ == "__main__":

@@ -7,19 +7,28 @@
                 CALL        new     uint8 flags, int64 backlog of the stream, request
                 AGAIN       old     nothing: run a rescheduled request again
                 STOP        0       nothing: finalize and end
+                BLS_RESPONSE theirs uint8 flags, outcome; for `execute`
     answers     STARTED     0       json: nothing; the stub is there
                 LOADED      0       json: what the server wants to know of the model
                 FAILED      0       json: the error of the load
                 ANSWER      old     uint8 state, uint8 whether execute failed, int64 ns of execute,
                                     then maybe outcome
+                BLS         new     uint8 flags, BLS request that `execute` waits for (see bls_port.pyx)
     to_stub     CANCEL      old     uint8 whether the request goes on to take responses
                 CREDIT      old     int64 responses read so far
                 REPLY       theirs  to an ASK
                 ASK         new     text, json: a question of the server
+                BLS_RESPONSE theirs uint8 flags, then maybe outcome
     to_server   RESPONSE    old     uint8 flags, then maybe outcome
                 ASK         new     text, json: a question of the stub
                 TELL        0       text, json: needs no reply
                 REPLY       theirs  to an ASK
+                BLS         new     uint8 flags, BLS request of a coroutine, a thread, or a stream
+                BLS_CANCEL  theirs  uint8 how
+                BLS_CREDIT  theirs  int64 responses read so far
+                BLS_WAITS   0       uint8 whether a coroutine is awaited that waits for BLS requests; then
+                                    streams that threads wait for: of `execute`, and n of others, each
+                                    uint64 number, int64 responses that came so far
 
 `call` is new where it names something that begins with the record.
 """
@@ -39,6 +48,11 @@ cdef enum Kind:
     RESPONSE = 12
     TELL = 13
     STARTED = 14
+    BLS = 15
+    BLS_RESPONSE = 16
+    BLS_CANCEL = 17
+    BLS_CREDIT = 18
+    BLS_WAITS = 19
 
 # Flags of CALL.
 cdef enum:
@@ -65,3 +79,24 @@ cdef enum:
 cdef enum:
     RESPONSE_HOLDS = 1      # there is an outcome in it
     RESPONSE_ENDS = 2       # the response sender is closed, and the stub forgets the call
+
+# Flags of BLS; those of BLS_RESPONSE are as of RESPONSE.
+cdef enum:
+    BLS_DECOUPLED = 1       # any number of responses
+    BLS_HAS_SENDER = 2      # the instance has response senders, with which threads may answer
+
+# Flags of BLS_WAITS.
+cdef enum:
+    WAITS_AWAITS = 1
+    WAITS_HAS_SENDER = 2
+
+# How to cancel.
+cdef enum:
+    CANCEL_HARD = 0         # no response is wanted
+    CANCEL_SOFT = 1         # the request goes on to take responses
+    CANCEL_READER = 2       # the callee may go on, but nobody reads
+
+# Responses of a stream that may be on their way to a stub or unread there. Whoever reads them says
+# so after each half of that.
+cdef enum:
+    BLS_WINDOW = 32

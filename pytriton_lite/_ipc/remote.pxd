@@ -3,6 +3,7 @@ from libc.stdint cimport uint64_t
 
 from pytriton_lite._core.contract cimport Contract
 from pytriton_lite._core.slot cimport CallSlot
+from pytriton_lite._ipc.bls_port cimport BlsPort
 from pytriton_lite._ipc.wire cimport Link, Reader
 
 
@@ -13,11 +14,13 @@ cdef class RemoteContract(Contract):
     cdef uint64_t calls             # so far
     cdef CallSlot current           # whose outcome is waited for on the ring `answers`
     cdef int form                   # of the answer to `current`, FORM_*
+    cdef BlsPort bls
     cdef object make_dead_error
     cdef object on_broken
     cdef set recalled               # numbers of calls that were queued again, whose answers are still to come
 
     cdef uint64_t *_claim(self, uint64_t call) noexcept
     cdef object _await(self)
+    cdef Reader _receive(self)
     cdef object _outcome(self, Reader record)
     cdef object _lost(self, object error)

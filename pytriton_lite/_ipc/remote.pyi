@@ -3,6 +3,7 @@ from collections.abc import Callable
 from typing_extensions import disjoint_base
 
 from pytriton_lite._core.contract import Contract
+from pytriton_lite._ipc.bls_port import BlsPort
 from pytriton_lite._ipc.wire import Link, Reader
 
 @disjoint_base
@@ -18,6 +19,7 @@ class RemoteContract(Contract):
         is_decoupled: bool,
         is_iterative: bool,
         all_outputs: tuple[str, ...],
+        bls: BlsPort,
         make_dead_error: Callable[[], BaseException],
         on_broken: Callable[[BaseException], object],
     ) -> None: ...

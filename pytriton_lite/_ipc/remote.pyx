@@ -21,6 +21,11 @@ from pytriton_lite._ipc.wire cimport Link, Reader, Writer, new_writer
 from pytriton_lite.errors import CancelledError, TritonError
 
 
+cdef enum:
+    # How often a thread that leads for a stub looks whether that stub is still there.
+    LOOK_NS = 100_000_000
+
+
 cdef class RemoteContract(Contract):
     """Runs requests on the stub at the other end of `link`.
 
@@ -32,6 +37,8 @@ cdef class RemoteContract(Contract):
         As of `Contract`.
     all_outputs
         Names that a request asks for which names none, in order.
+    bls
+        Takes the BLS requests of the instance.
     make_dead_error
         ``make_dead_error()`` gives the error for requests that a dead stub had.
     on_broken
@@ -40,7 +47,8 @@ cdef class RemoteContract(Contract):
 
     def __init__(
         self, Link link, *, str model_name, long model_version, str instance_name, str model_file,
-        bint is_decoupled, bint is_iterative, tuple all_outputs, make_dead_error, on_broken,
+        bint is_decoupled, bint is_iterative, tuple all_outputs, BlsPort bls, make_dead_error,
+        on_broken,
     ):
         self.link = link
         self.model_name = model_name
@@ -50,6 +58,8 @@ cdef class RemoteContract(Contract):
         self.is_decoupled = is_decoupled
         self.is_iterative = is_iterative
         self.all_outputs = all_outputs
+        self.bls = bls
+        bls.contract = self
         self.make_dead_error = make_dead_error
         self.on_broken = on_broken
         self.pending = {}
@@ -115,21 +125,53 @@ cdef class RemoteContract(Contract):
         return True
 
     cdef object _await(self):
-        """Wait for the outcome of `current`."""
+        """Wait for the outcome of `current`, and run the BLS requests that it waits for itself."""
         cdef Reader record
         try:
             while True:
-                record = self.link.receive(False, self.deadline_ns)
+                if self.bls.inner is not None and self.bls.run_inner() is LEFT:
+                    return LEFT
+                record = self._receive()
+                if record is None:
+                    return LEFT
+                if record.kind == BLS:
+                    self.bls.begin_inner(record)
+                    continue
                 if record.call not in self.recalled:
                     return self._outcome(record)
                 self.recalled.remove(record.call)
-        except TimeoutError:
-            return LEFT
         except TritonError as error:
             return self._lost(error)
         except BaseException as error:  # of a signal handler
             self.interrupt = error
             return LEFT
+
+    cdef Reader _receive(self):
+        """The next record, or None when this thread need not wait for it."""
+        cdef int64_t limit
+        while True:
+            limit = self.deadline_ns
+            if self.may_leave and self.current.waiter is not None:
+                # It may find out at any time that the answer is not wanted; nothing else wakes it.
+                limit = ptl_now_ns() + LOOK_NS
+                if self.deadline_ns and self.deadline_ns < limit:
+                    limit = self.deadline_ns
+            try:
+                return self.link.receive(False, limit)
+            except TimeoutError:
+                if limit == self.deadline_ns or self.is_unwanted():
+                    return None
+
+    cdef bint is_unwanted(self) except -1:
+        cdef CallSlot slot = self.current
+        if slot is None or not self.may_leave:
+            return False
+        if ptl_load(&slot.node.word) != PTL_RUNNING:
+            return True
+        return slot.waiter is not None and (<Contract> slot.waiter).is_unwanted()
+
+    cdef bint may_be_answered(self, CallSlot slot) except -1:
+        return slot in self.open_slots or (slot is self.current and self.bls.has_sender)
 
     cdef object _outcome(self, Reader record):
         cdef CallSlot slot = self.current
@@ -137,6 +179,7 @@ cdef class RemoteContract(Contract):
         if record.kind != ANSWER or record.call != slot.call:
             raise BrokenSegmentError(f"a record of kind {record.kind} came in place of an answer")
         self.current = None
+        self.awaits_coroutine = self.bls.has_sender = False
         state = record.u8()
         self.has_failed = record.u8()
         self.usual_ns += (record.i64() - self.usual_ns) // 8
@@ -216,6 +259,7 @@ cdef class RemoteContract(Contract):
     def fail_all(self):
         """The stub is gone: answer what it had, but for what a thread waits for on the ring."""
         cdef CallSlot slot
+        self.bls.fail_all()
         for slot in list(self.slots.values()):
             if slot is not self.current:
                 self.slots.pop(slot.call, None)

@@ -22,6 +22,7 @@ from pytriton_lite._core.slot cimport (
 from pytriton_lite._core.sync cimport *
 from pytriton_lite._ipc.protocol cimport *
 from pytriton_lite._ipc.segment import BrokenSegmentError
+from pytriton_lite._ipc.stub_bls cimport StubQueue
 from pytriton_lite._ipc.wire cimport Link, Reader, Writer, new_writer
 from pytriton_lite.errors import TritonError, UnavailableError
 
@@ -51,11 +52,18 @@ cdef class StubContract(Contract):
         """Run what the server sends, on this thread, until it says STOP or is gone."""
         cdef Reader record
         while True:
-            record = self.link.receive(False, 0)
+            if self.link.put_off:
+                record = self.link.put_off.popleft()
+            else:
+                record = self.link.receive(False, 0)
             if record.kind == CALL:
                 self._call(record)
             elif record.kind == AGAIN:
                 self._again(record.call)
+            elif record.kind == BLS_RESPONSE:
+                # `execute` was interrupted while it waited for it; reading gives its memory back.
+                record.u8()
+                record.outcome(self.model_name, self.model_version)
             elif record.kind == STOP:
                 return
             else:
@@ -128,7 +136,7 @@ cdef class StubContract(Contract):
         try:
             record.outcome(outcome)
         except TritonError as error:  # a tensor on a device; no room
-            record = new_writer(self.link)
+            record.rewind()
             self.has_failed = True
             self._begin_answer(record, ANSWER_OUTCOME)
             record.outcome(self.failure(str(error), error, slot.request_id or ""))
@@ -160,7 +168,7 @@ cdef class StubContract(Contract):
             try:
                 record.outcome(outcome)
             except TritonError as error:
-                record = new_writer(self.link)
+                record.rewind()
                 record.u8(RESPONSE_HOLDS | (RESPONSE_ENDS if ends else 0))
                 record.outcome(self.failure(str(error), error, ""))
         try:
@@ -182,6 +190,11 @@ cdef class StubContract(Contract):
             self.abandon(slot, is_soft)
         elif record.call > self.newest:
             self.early.add(record.call)
+        return 0
+
+    cdef int given_up(self, CallSlot slot, bint is_soft) except -1:
+        """The model has given up a BLS request of its own."""
+        (<StubQueue> slot.queue).give_up(slot.call, CANCEL_SOFT if is_soft else CANCEL_HARD)
         return 0
 
     def abandon(self, CallSlot slot, bint is_soft):

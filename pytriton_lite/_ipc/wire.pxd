@@ -15,6 +15,7 @@ cdef class Link:
     cdef Producer side_out
     cdef Consumer side_in
     cdef object to_release              # deque of offsets of the other side's blocks that nobody here holds any more
+    cdef object put_off                 # deque of records that came while a certain one was waited for
     cdef readonly bint is_closed
     cdef uint64_t done_aside            # bytes of `side_in` whose records have been dealt with
 
@@ -28,7 +29,9 @@ cdef class Writer:
     cdef Py_ssize_t size
     cdef Py_ssize_t capacity
     cdef list lent                      # blocks of this side's arena that the record hands over
+    cdef Py_ssize_t begin               # where what is in the record begins, after what it gives back
 
+    cdef int rewind(self) except -1
     cdef char *grow(self, Py_ssize_t count) except NULL
     cdef int u8(self, int value) except -1
     cdef int u32(self, uint32_t value) except -1
@@ -37,6 +40,8 @@ cdef class Writer:
     cpdef int json(self, object value) except -1
     cdef int tensor(self, str name, object array, int data_type) except -1
     cdef int request(self, InferenceRequest request, tuple all_outputs) except -1
+    cdef int tensors(self, list tensors) except -1
+    cdef int bls_request(self, InferenceRequest request, str target) except -1
     cdef int outcome(self, object outcome) except -1
 
 
@@ -62,6 +67,7 @@ cdef class Reader:
     cdef object array(self, bint may_view)
     cdef list tensors(self)
     cdef InferenceRequest request(self, tuple all_outputs)
+    cdef InferenceRequest bls_request(self)
     cdef object outcome(self, str model_name, long model_version)
 
 

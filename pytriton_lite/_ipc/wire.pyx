@@ -16,6 +16,8 @@ Layout of a record's payload; numbers are little-endian and not aligned::
                 text name, then the data (place 0) or int64 offset (place 1)
     request     int64 batch size, uint32 flags, text id, json of what few requests have,
                 uint32 n, n x tensor
+    bls request text model asked, int64 version, uint32 flags, text id, uint32 n, n x text outputs,
+                json of what few requests have, uint32 n, n x tensor
     outcome     uint8: 0 response, 1 error; then text id and, of a response, uint8 final, json of its
                 parameters, uint32 n, n x tensor; of an error json
 
@@ -82,6 +84,11 @@ class RecordKind(IntEnum):
     RESPONSE = protocol.RESPONSE
     TELL = protocol.TELL
     STARTED = protocol.STARTED
+    BLS = protocol.BLS
+    BLS_RESPONSE = protocol.BLS_RESPONSE
+    BLS_CANCEL = protocol.BLS_CANCEL
+    BLS_CREDIT = protocol.BLS_CREDIT
+    BLS_WAITS = protocol.BLS_WAITS
 
 
 cdef class Link:
@@ -102,6 +109,7 @@ cdef class Link:
         self.is_stub = is_stub
         self.arena = Arena(segment, of_stub=is_stub)
         self.to_release = collections.deque()
+        self.put_off = collections.deque()
         if is_stub:
             self.main_in = segment.consumer("calls", yield_ns=yield_ns)
             self.main_out = segment.producer("answers")
@@ -246,6 +254,7 @@ cdef Writer new_writer(Link link):
     while count:
         count -= 1
         made.i64(link.to_release.popleft())
+    made.begin = made.size
     return made
 
 
@@ -256,6 +265,13 @@ cdef class Writer:
 
     def __dealloc__(self):
         free(self.data)
+
+    cdef int rewind(self) except -1:
+        """Begin anew: something else is to be sent."""
+        # The record itself must go, since it gives blocks back.
+        self.size = self.begin
+        self.lent.clear()
+        return 0
 
     cdef char *grow(self, Py_ssize_t count) except NULL:
         """Place for `count` bytes more."""
@@ -349,7 +365,6 @@ cdef class Writer:
     cdef int request(self, InferenceRequest request, tuple all_outputs) except -1:
         """Append a request. What it asks for is left out if it is `all_outputs`."""
         cdef RequestDetails details = request.details
-        cdef Tensor tensor
         self.i64(request.batch_size)
         self.u32(request.request_flags)
         self.text(request.id)
@@ -357,8 +372,25 @@ cdef class Writer:
             self.u32(0)
         else:
             self.json(_rare_of(request, all_outputs))
-        self.u32(len(request.tensors))
-        for tensor in request.tensors:
+        return self.tensors(request.tensors)
+
+    cdef int bls_request(self, InferenceRequest request, str target) except -1:
+        """Append a request of model code to the model `target`."""
+        cdef RequestDetails details = request.details
+        self.text(target)
+        self.i64(details.target_version)
+        self.u32(request.request_flags)
+        self.text(request.id)
+        self.u32(len(request.output_names))
+        for name in request.output_names:
+            self.text(name)
+        self.json(_details_of(details) or None)
+        return self.tensors(request.tensors)
+
+    cdef int tensors(self, list tensors) except -1:
+        cdef Tensor tensor
+        self.u32(len(tensors))
+        for tensor in tensors:
             self.tensor(
                 tensor.tensor_name, tensor.wire if tensor.device is None else tensor.device, tensor.data_type
             )
@@ -391,9 +423,17 @@ cdef class Writer:
 cdef dict _rare_of(InferenceRequest request, tuple all_outputs):
     """What few requests have, as JSON can carry it."""
     cdef RequestDetails details = request.details
-    cdef dict rare = {}
+    cdef dict rare = _details_of(details)
     if request.output_names != all_outputs:
         rare["outputs"] = request.output_names
+    if details.is_self_made:
+        rare["model"] = details.target_model
+        rare["version"] = details.target_version
+    return rare or None
+
+
+cdef dict _details_of(RequestDetails details):
+    cdef dict rare = {}
     if details.correlation != 0:
         rare["correlation"] = details.correlation
     if details.timeout_us:
@@ -402,10 +442,23 @@ cdef dict _rare_of(InferenceRequest request, tuple all_outputs):
         rare["priority"] = details.priority
     if details.parameters:
         rare["parameters"] = details.parameters
-    if details.is_self_made:
-        rare["model"] = details.target_model
-        rare["version"] = details.target_version
-    return rare or None
+    return rare
+
+
+cdef RequestDetails _read_details(object rare):
+    cdef RequestDetails made = RequestDetails.__new__(RequestDetails)
+    if rare is None:
+        return made
+    try:
+        made.correlation = rare.get("correlation", 0)
+        made.timeout_us = rare.get("timeout", 0)
+        made.priority = rare.get("priority", 0)
+        made.parameters = rare.get("parameters")
+    except (AttributeError, OverflowError, TypeError) as error:
+        raise BrokenSegmentError(f"a request holds no details: {error}") from error
+    if type(made.correlation) not in (int, str):
+        raise BrokenSegmentError("a request holds no correlation id")
+    return made
 
 
 @cython.final
@@ -542,16 +595,31 @@ cdef class Reader:
         rare = self.json()
         if rare is not None:
             made.output_names = tuple(rare.get("outputs", all_outputs))
-            details = RequestDetails.__new__(RequestDetails)
-            details.correlation = rare.get("correlation", 0)
-            details.timeout_us = rare.get("timeout", 0)
-            details.priority = rare.get("priority", 0)
-            details.parameters = rare.get("parameters")
+            details = _read_details(rare)
             if "model" in rare:
                 details.is_self_made = True
                 details.target_model = rare["model"]
                 details.target_version = rare["version"]
             made.details = details
+        made.tensors = self.tensors()
+        return made
+
+    cdef InferenceRequest bls_request(self):
+        """What `Writer.bls_request` wrote, as model code would have made it in this process."""
+        cdef InferenceRequest made = InferenceRequest.__new__(InferenceRequest)
+        cdef RequestDetails details
+        cdef uint32_t count
+        cdef str target = self.text()
+        cdef int64_t version = self.i64()
+        made.request_flags = self.u32()
+        made.id = self.text()
+        count = self.u32()
+        made.output_names = tuple([self.text() for _ in range(count)])
+        details = _read_details(self.json())
+        details.is_self_made = True
+        details.target_model = target
+        details.target_version = version
+        made.details = details
         made.tensors = self.tensors()
         return made
 

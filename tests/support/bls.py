@@ -1,7 +1,7 @@
 """Models that send requests to other models, for tests.
 
 A caller runs the function `act()` of the test's own and keeps what it returns in
-`threading.bls.result`, where the test finds it; both modules run in one process.
+`threading.bls.result`, where the test finds it, also if the caller runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import time
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-shared = threading.bls
+from tests.support.shared import connect
+
+shared = connect()
 
 def make(model, x=(1, 2), names=("IN",), outputs=(), **details):
     # One float array for each input name.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -15,8 +17,9 @@ import pytriton_lite as ptl
 from tests.support.bls import caller, within
 from tests.support.repository import RepositoryBuilder
 from tests.support.scripted import Script, hard_limit
+from tests.support.shared import VARIABLE, offered
 
-LIMIT_S = 30
+LIMIT_S = 40
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def model(serve: Callable[..., ptl.Server], script: Script, execution: str) -> p
 
 
 @pytest.fixture
-def bls(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+def bls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SimpleNamespace]:
     """What a test and its models share; they find it in `threading`. A test that hangs ends."""
 
     def end(_signal: int, _frame: FrameType | None) -> None:
@@ -56,19 +59,44 @@ def bls(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     shared = SimpleNamespace(gate=threading.Event(), entered=threading.Event(), log=[])
     shared.result = None
     monkeypatch.setattr(threading, "bls", shared, raising=False)
+    path = str(tmp_path / "shared")
+    monkeypatch.setenv(VARIABLE, path)
+    root = str(Path(__file__).parents[3])
+    monkeypatch.setenv("PYTHONPATH", root, prepend=os.pathsep)
     before = signal.signal(signal.SIGALRM, end)
     signal.alarm(LIMIT_S)
-    yield shared
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-    shared.gate.set()
+    with offered(shared, path):
+        yield shared
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        shared.gate.set()
 
 
-@pytest.fixture(params=["inline-inline", "inline-thread", "thread-inline", "thread-thread"])
+MODES = [
+    "inline-inline",
+    "inline-thread",
+    "thread-inline",
+    "thread-thread",
+    "process-inline",
+    "process-thread",
+    "process-process",
+]
+
+
+@pytest.fixture(params=MODES)
 def modes(request: pytest.FixtureRequest) -> dict[str, str]:
     """Execution of `caller` and of all other models, in all combinations."""
     calling, called = request.param.split("-")
+    if called == "process":  # each takes a while to start: those that most tests call
+        return {"caller": calling, "echo": called, "dec": called, "*": "thread"}
     return {"caller": calling, "*": called}
+
+
+@pytest.fixture
+def in_process(modes: dict[str, str]) -> None:
+    """For what only models in one process can do or show."""
+    if "process" in modes.values():
+        pytest.skip("models in processes of their own share no memory with others")
 
 
 @pytest.fixture

@@ -534,7 +534,9 @@ def address(tensor):
 """
 
 
-def test_tensors_are_passed_by_reference(act: Act, repository: RepositoryBuilder) -> None:
+def test_tensors_are_passed_by_reference(
+    act: Act, repository: RepositoryBuilder, in_process: None
+) -> None:
     repository.model(
         "where",
         source(
@@ -730,7 +732,7 @@ def act():
     assert found == ["exec" + wrong] * 3 + ["async_exec" + wrong] * 3 + ["no running event loop"]
 
 
-def test_the_share_memory_option(act: Act, repository: RepositoryBuilder) -> None:
+def test_the_share_memory_option(act: Act, repository: RepositoryBuilder, in_process: None) -> None:
     repository.model("writer", WRITER)
     assert act(
         """

@@ -80,6 +80,8 @@ MODES: dict[str, Any] = {
     "inline": "inline",
     "thread": "thread",
     "mixed": {"a": "inline", "b": "thread", "c": "inline", "*": "inline"},
+    "process": "process",
+    "mixed with processes": {"a": "process", "b": "thread", "c": "process", "*": "inline"},
     "mixed the other way": {"a": "thread", "b": "inline", "c": "thread", "*": "thread"},
 }
 
@@ -431,3 +433,14 @@ def test_an_inline_leader_does_not_run_what_needs_its_own_instance(
     assert sorted(results) == [[1], [5]]
     error = future.exception(20)
     assert error is None or "instance 'a_0' waits for model 'b'" in str(error)
+
+
+def test_a_ring_of_streams_on_the_main_thread(
+    repository: RepositoryBuilder, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Which wakes up for signals more often than it looks for rings.
+    monkeypatch.setattr(deadlock, "PATIENCE_S", 1.0)
+    write_ring(repository, ["a"], methods=STREAM_LINK, config=DECOUPLED_CONFIG)
+    server = serve(execution="inline")
+    errors = [r.error for r in server["a"].infer(inputs=X, raise_on_error=False)]
+    assert "no instance can ever become free" in str(errors[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 import time
@@ -84,19 +85,20 @@ def work(found, number):
 
 
 def test_from_a_thread_after_execute(act: Act, bls: SimpleNamespace) -> None:
+    bls.done = threading.Event()
     act(
         """
 def act():
     def work():
         assert shared.gate.wait(20)
         shared.log.append((ask("echo"), all_of("dec")))
-    shared.thread = threading.Thread(target=work)
-    shared.thread.start()
+        shared.done.set()
+    threading.Thread(target=work).start()
 """
     )
     assert bls.log == []
     bls.gate.set()
-    within(20, bls.thread.join)
+    assert bls.done.wait(20)
     assert bls.log == [({"OUT": [2, 4]}, [{"OUT": [1]}, {"OUT": [2]}])]
 
 
@@ -196,7 +198,7 @@ def ask(pb_utils, model, array):
 """
     )
     monkeypatch.syspath_prepend(str(tmp_path / "lib"))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"), prepend=os.pathsep)
     first, second, module = act(
         """
 import bls_client_library
@@ -215,7 +217,7 @@ def act():
     sys.modules.pop("bls_client_library", None)
 
 
-def test_outside_of_models(act: Act, bls: SimpleNamespace) -> None:
+def test_outside_of_models(act: Act, bls: SimpleNamespace, in_process: None) -> None:
     act("def act(): shared.request = make('echo')")
     utils = ptl.pb_utils
     request = utils.InferenceRequest(
@@ -233,6 +235,7 @@ def test_outside_of_models(act: Act, bls: SimpleNamespace) -> None:
     assert str(caught.value) == OUTSIDE
 
 
+@pytest.mark.parametrize("execution", ["inline", "thread", "process"])
 def test_before_and_after_execute(
     repository: RepositoryBuilder, serve: Serve, bls: SimpleNamespace, execution: str
 ) -> None:
