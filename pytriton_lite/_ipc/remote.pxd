@@ -20,6 +20,7 @@ cdef class RemoteContract(Contract):
     cdef set recalled               # numbers of calls that were queued again, whose answers are still to come
 
     cdef uint64_t *_claim(self, uint64_t call) noexcept
+    cdef int _forget(self, CallSlot slot) except -1
     cdef object _await(self)
     cdef Reader _receive(self)
     cdef object _outcome(self, Reader record)

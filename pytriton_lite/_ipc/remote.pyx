@@ -81,7 +81,7 @@ cdef class RemoteContract(Contract):
         self.form = form
         if not is_again:
             if slot.call:
-                (<RemoteContract> request.home).forget(slot)
+                (<RemoteContract> request.home)._forget(slot)
             self.calls += 1
             slot.call = self.calls
             self.slots[slot.call] = slot
@@ -214,10 +214,11 @@ cdef class RemoteContract(Contract):
     cdef InferenceRequest again(self, InferenceRequest request, Py_ssize_t holders):
         return request
 
-    def forget(self, CallSlot slot):
+    cdef int _forget(self, CallSlot slot) except -1:
         """A rescheduled request goes on elsewhere."""
         if self.slots.pop(slot.call, None) is not None:
             self.given_up(slot, False)
+        return 0
 
     cdef int given_up(self, CallSlot slot, bint is_soft) except -1:
         cdef Writer record

@@ -3,6 +3,7 @@ from typing_extensions import disjoint_base
 from pytriton_lite._core.calls import Endpoint
 from pytriton_lite._core.contract import Contract
 from pytriton_lite._core.queue import RequestQueue
+from pytriton_lite._core.slot import StreamBuffer
 from pytriton_lite._ipc.wire import Link, Reader
 
 @disjoint_base
@@ -12,3 +13,7 @@ class StubQueue(RequestQueue):
     def responded(self, record: Reader) -> None: ...
     def close(self) -> None: ...
     def endpoint(self) -> Endpoint: ...
+
+@disjoint_base
+class BlsStream(StreamBuffer):
+    def __call__(self, count: int) -> None: ...

@@ -117,7 +117,7 @@ cdef class StubQueue(RequestQueue):
     cdef int check_chain(self, CallSlot slot) except -1:
         return 0  # the server has done it
 
-    def check_watched(self, _):
+    def check_watched(self, watch):
         """Tell the server who waits here, which knows whether that can end."""
         cdef Contract contract = self.contract
         cdef Writer record = new_writer(self.link)

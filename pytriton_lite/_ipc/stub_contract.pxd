@@ -19,6 +19,7 @@ cdef class StubContract(Contract):
     cdef int _call(self, Reader record) except -1
     cdef int _run_call(self, InferenceRequest request, CallSlot slot) except -1
     cdef int _begin_answer(self, Writer record, int state) except -1
+    cdef int _abandon(self, CallSlot slot, bint is_soft) except -1
     cdef int _cancel(self, Reader record) except -1
     cdef int _respond(self, uint64_t call, object outcome, bint ends) except -1
 

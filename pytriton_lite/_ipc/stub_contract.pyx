@@ -91,7 +91,7 @@ cdef class StubContract(Contract):
         self.slots[record.call] = slot
         if record.call in self.early:
             self.early.remove(record.call)
-            self.abandon(slot, False)
+            self._abandon(slot, False)
         try:
             request = record.request(self.all_outputs)
         except TritonError as error:  # no memory, say
@@ -187,7 +187,7 @@ cdef class StubContract(Contract):
         cdef bint is_soft = record.u8()
         cdef CallSlot slot = self.slots.get(record.call)
         if slot is not None:
-            self.abandon(slot, is_soft)
+            self._abandon(slot, is_soft)
         elif record.call > self.newest:
             self.early.add(record.call)
         return 0
@@ -197,15 +197,16 @@ cdef class StubContract(Contract):
         (<StubQueue> slot.queue).give_up(slot.call, CANCEL_SOFT if is_soft else CANCEL_HARD)
         return 0
 
-    def abandon(self, CallSlot slot, bint is_soft):
+    cdef int _abandon(self, CallSlot slot, bint is_soft) except -1:
         """The caller has given a request up; the model can see it, and what it sends is dropped."""
         slot.is_given_up = True
         if is_soft:
-            return
+            return 0
         ptl_move(&slot.node.word, PTL_RUNNING, PTL_ABANDONED)
         if slot.stream is not None:
             slot.stream.discard()
         self.parked.pop(slot.call, None)
+        return 0
 
     def credited(self, Reader record):
         """CREDIT: on the thread that reads what comes aside."""

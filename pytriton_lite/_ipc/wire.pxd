@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pytriton_lite._core.message cimport InferenceRequest
-from pytriton_lite._ipc.arena cimport Arena
+from pytriton_lite._ipc.arena cimport Arena, Block
 from pytriton_lite._ipc.segment cimport Consumer, Producer, Segment
 
 
@@ -19,6 +19,7 @@ cdef class Link:
     cdef readonly bint is_closed
     cdef uint64_t done_aside            # bytes of `side_in` whose records have been dealt with
 
+    cdef Block borrowed(self, int64_t offset, int64_t size)
     cdef int send(self, Writer record, bint aside, uint32_t kind, uint64_t call) except -1
     cdef Reader receive(self, bint aside, int64_t deadline_ns)
 
@@ -36,8 +37,8 @@ cdef class Writer:
     cdef int u8(self, int value) except -1
     cdef int u32(self, uint32_t value) except -1
     cdef int i64(self, int64_t value) except -1
-    cpdef int text(self, str value) except -1
-    cpdef int json(self, object value) except -1
+    cdef int text(self, str value) except -1
+    cdef int json(self, object value) except -1
     cdef int tensor(self, str name, object array, int data_type) except -1
     cdef int request(self, InferenceRequest request, tuple all_outputs) except -1
     cdef int tensors(self, list tensors) except -1

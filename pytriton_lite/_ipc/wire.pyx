@@ -230,7 +230,7 @@ cdef class Link:
             made.open(PyBytes_FromStringAndSize(block.memory, size))
         return made
 
-    def borrowed(self, int64_t offset, int64_t size):
+    cdef Block borrowed(self, int64_t offset, int64_t size):
         """A block that the other side handed over."""
         if offset < 0 or size < 0:
             raise BrokenSegmentError(f"no block of {size} bytes is at offset {offset}")
@@ -300,7 +300,7 @@ cdef class Writer:
         memcpy(self.grow(8), &value, 8)
         return 0
 
-    cpdef int text(self, str value) except -1:
+    cdef int text(self, str value) except -1:
         cdef bytes encoded
         try:
             encoded = PyUnicode_AsUTF8String(value)
@@ -310,7 +310,7 @@ cdef class Writer:
         memcpy(self.grow(PyBytes_GET_SIZE(encoded)), PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
         return 0
 
-    cpdef int json(self, object value) except -1:
+    cdef int json(self, object value) except -1:
         if value is None:
             return self.u32(0)
         return self.text(json_module.dumps(value))

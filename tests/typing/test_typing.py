@@ -40,7 +40,12 @@ MODULES = (
     "_core.statistics",
     "_core.tensor",
     "_ipc.arena",
+    "_ipc.bls_port",
+    "_ipc.remote",
     "_ipc.segment",
+    "_ipc.stub_bls",
+    "_ipc.stub_contract",
+    "_ipc.wire",
 )
 STUB_PACKAGES = [
     ROOT / f"{name}-stubs" for name in ("triton_python_backend_utils", "c_python_backend_utils")
