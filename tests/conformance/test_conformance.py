@@ -38,7 +38,7 @@ RECORDED: dict[str, Any] = json.loads(
     (Path(__file__).parent / "triton_2_51.json").read_text(encoding="utf-8")
 )
 TIMEOUT_S = 5.0
-MODES = ("inline", "thread")
+MODES = ("inline", "thread", "process")
 HTTP_STATUS = {
     ErrorCode.UNKNOWN: 400,
     ErrorCode.INTERNAL: 500,
