@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from pytriton_lite._backend import resolve_backend
@@ -52,6 +53,7 @@ from pytriton_lite._instance.process import (
 )
 from pytriton_lite._instance.readiness import VersionReadiness
 from pytriton_lite._instance.thread import ThreadInstance
+from pytriton_lite._ipc.caller_memory import CallerMemory
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import Options
 from pytriton_lite._overrides import OverrideFolder
@@ -195,6 +197,8 @@ class LoadedVersion:
         The models of the server, for the model's code.
     environments
         Of the server.
+    caller_memory
+        Gives the memory that callers have inputs in.
     own_folder
         Is `folder` when it belongs to this load; let go when the version has ended.
 
@@ -222,6 +226,7 @@ class LoadedVersion:
         metrics: MetricRegistry,
         control: ModelControl,
         environments: EnvironmentCache,
+        caller_memory: Callable[[], CallerMemory],
         own_folder: OverrideFolder | None = None,
     ) -> None:
         self.name = name
@@ -267,6 +272,8 @@ class LoadedVersion:
             cpu_only=self.settings.parameters.get("FORCE_CPU_ONLY_INPUT_TENSORS") != "no",
         )
         make = _HOMES[mode]
+        if mode == "process":
+            stubs = replace(stubs, callers=caller_memory())
         self.instances: list[Instance] = [
             make(plan, self._queue, stubs)
             for plan in _plans(code, self.settings, options, metrics, control)

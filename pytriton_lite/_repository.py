@@ -25,6 +25,7 @@ from pytriton_lite._core.calls import Endpoint
 from pytriton_lite._environment import EnvironmentCache
 from pytriton_lite._index import ModelIndexEntry, ModelState
 from pytriton_lite._instance.readiness import why_not_ready
+from pytriton_lite._ipc.caller_memory import CallerMemory
 from pytriton_lite._loading import LoadedVersion, config_path, parse_config, prepare_config
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import ModelControlMode, Options
@@ -152,6 +153,14 @@ class Repository:
         self._waiting: set[_Operation] = set()
         self._ending: set[LoadedVersion] = set()
         self._background: list[threading.Thread] = []
+        self._caller_memory: CallerMemory | None = None
+
+    def caller_memory(self) -> CallerMemory:
+        """Memory for inputs that the stubs of all models can read; made when first asked for."""
+        with self._lock:
+            if self._caller_memory is None:
+                self._caller_memory = CallerMemory.create_largest()
+            return self._caller_memory
 
     # -- folders -----------------------------------------------------------------------
 
@@ -398,6 +407,7 @@ class Repository:
                         metrics=self.metrics,
                         control=_Control(self, operation),
                         environments=self._environments,
+                        caller_memory=self.caller_memory,
                         own_folder=polled.own_folder,
                     )
                 except TritonError as error:

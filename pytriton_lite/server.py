@@ -6,10 +6,11 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from typing_extensions import override
 
 from pytriton_lite._backend import BackendTable, backend_table
@@ -23,6 +24,8 @@ from pytriton_lite.errors import (
 from pytriton_lite.model import Model
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from pytriton_lite._index import ModelIndexEntry
     from pytriton_lite._repository import Repository
 
@@ -214,6 +217,38 @@ class Server:
     def models(self, *, exclude_not_ready: bool = False) -> Mapping[str | tuple[str, int], Model]:
         """All models of the repository, by name; also found by ``(name, version)``."""
         return _Models(self, exclude_not_ready)
+
+    def empty(
+        self, shape: int | Sequence[int], dtype: npt.DTypeLike = np.float32
+    ) -> npt.NDArray[Any]:
+        """A new array for inputs of models in processes, which is sent to them without a copy.
+
+        So are C-contiguous views of it. Like all inputs it must not be changed before the answer
+        is there. The model's ``as_numpy()`` gives a private copy, as always; with
+        ``share_memory=True`` it gives the memory itself, which the model can only read, and an
+        output made of it is a read-only view of the same memory. To models elsewhere it is an array
+        like any other.
+
+        Parameters
+        ----------
+        shape
+            Size of each dim.
+        dtype
+            A numpy dtype that Triton has, but not BYTES. Default float32.
+
+        Raises
+        ------
+        InvalidArgumentError
+            There is no such tensor.
+        MemoryError
+            The address space reserved for this, 64 GiB, is used up.
+
+        Notes
+        -----
+        The content is undefined. The memory is freed with the last array over it and may outlive
+        the server. It is shared memory: a forked child shares it with its parent.
+        """
+        return self._loaded.caller_memory().empty(shape, dtype)
 
     def load(self, model_name: str, parameters: Mapping[str, Any] | None = None) -> Model:
         """Load a model, or load it anew, in explicit mode; returns when it is ready.

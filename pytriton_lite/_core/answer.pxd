@@ -21,7 +21,7 @@ cdef class AnswerMaker:
     cdef object check_outputs       # (names, batch size, response) -> None, raises; or None
     cdef dict output_reshapes       # name -> dims that the client sees; or None
     cdef bint is_batching
-    cdef bint share_memory
+    cdef int share_memory           # SHARE_*, of outputs
     cdef bint copies_waiting        # also share no memory with a response that waits for FINAL
     cdef dict open_slots            # slots with a sender that is not closed -> None
     cdef uint32_t answers           # futex: changes with each one closed, while somebody waits
@@ -29,12 +29,12 @@ cdef class AnswerMaker:
 
     cdef object make(
         self, InferenceResponse response, tuple names, long batch_size, str request_id,
-        Py_ssize_t held, int form, bint share,
+        Py_ssize_t held, int form, int share,
     )
     cdef InferenceResponse _for_model(
-        self, InferenceResponse response, Py_ssize_t references, bint share
+        self, InferenceResponse response, Py_ssize_t references, int share
     )
-    cdef object _payload(self, Tensor tensor, Py_ssize_t references, bint share)
+    cdef object _payload(self, Tensor tensor, Py_ssize_t references, int share)
     cdef object failure(self, str text, object cause, str request_id)
     cdef int answered(self, CallSlot slot) except -1
     cdef bint is_running_here(self) noexcept

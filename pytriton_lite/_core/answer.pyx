@@ -44,7 +44,7 @@ cdef class AnswerMaker:
 
     cdef object make(
         self, InferenceResponse response, tuple names, long batch_size, str request_id,
-        Py_ssize_t held, int form, bint share,
+        Py_ssize_t held, int form, int share,
     ):
         """What the caller gets, see `FORM_REPLY`, or the exception to raise there.
 
@@ -104,7 +104,7 @@ cdef class AnswerMaker:
         answer.model_version = self.model_version
         return answer
 
-    cdef object _payload(self, Tensor tensor, Py_ssize_t references, bint share):
+    cdef object _payload(self, Tensor tensor, Py_ssize_t references, int share):
         """The caller's data of a tensor in CPU memory; ValueError when ``reshape`` does not fit it."""
         payload = tensor.hand_over(references, share)
         if self.output_reshapes is not None and tensor.tensor_name in self.output_reshapes:
@@ -112,7 +112,7 @@ cdef class AnswerMaker:
         return payload
 
     cdef InferenceResponse _for_model(
-        self, InferenceResponse response, Py_ssize_t references, bint share
+        self, InferenceResponse response, Py_ssize_t references, int share
     ):
         """The answer for the code of another model, which sees private copies as of its inputs.
 

@@ -23,6 +23,27 @@ cdef enum:
 
 cdef int MAX_NDIM
 
+# How `Tensor.hand_over` gives a model's array away: as its owner's, the array itself, or (where the
+# answer is sent, which copies what is small) the array itself if it is small, else as its owner's.
+cdef enum:
+    SHARE_NONE = 0
+    SHARE_ALL = 1
+    SHARE_SMALL = 2
+    SMALL_BYTES = 8192
+
+# What numpy allocates arrays with; `free` gets what any of the others made.
+ctypedef struct Allocator:
+    void *context
+    void *(*malloc)(void *, size_t) noexcept nogil
+    void *(*calloc)(void *, size_t, size_t) noexcept nogil
+    void *(*realloc)(void *, void *, size_t) noexcept nogil
+    void (*free)(void *, void *, size_t) noexcept nogil
+
+
+cdef class MemoryOwner:
+    """Base of arrays over memory that only they can reach: who holds the owner holds the memory."""
+
+
 # Facts about one ndarray; `dims` points into the array and lives as long as it.
 ctypedef struct ArrayView:
     int data_type           # DT_*; DT_INVALID for a dtype without a Triton type
@@ -40,6 +61,9 @@ cdef object private_copy(object array)
 cdef bint is_recyclable(object array, Py_ssize_t references) noexcept
 cdef bint refill(object array, object source) noexcept
 cdef bint is_exclusive(object array, Py_ssize_t references) noexcept
+cdef bint is_small(object array) noexcept
+cdef MemoryOwner owner_of(object array)
+cdef bint set_allocator(const Allocator *wanted, Allocator *before) except -1
 cdef object view_of_memory(
     void *data, int ndim, int64_t *dims, int64_t *strides, int data_type, object owner, bint writable
 )

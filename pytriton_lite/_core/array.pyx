@@ -2,6 +2,7 @@
 """numpy arrays: facts, copies and views. The only module that uses numpy's C API."""
 cimport numpy as np
 from cpython.object cimport PyObject
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
@@ -20,6 +21,16 @@ cdef extern from *:
     """
     Py_ssize_t PTL_REFCNT(PyObject *) noexcept
     PyObject *PTL_WEAKREFS(PyObject *) noexcept
+
+# `Allocator` has the layout of numpy's PyDataMemAllocator, which NEP 49 fixes for version 1.
+cdef extern from *:
+    """
+    #define ptl_handler_version(h) (((PyDataMem_Handler *)(h))->version)
+    #define ptl_handler_allocator(h) (&((PyDataMem_Handler *)(h))->allocator)
+    """
+    PyObject *PyDataMem_DefaultHandler
+    int ptl_handler_version(void *)
+    void *ptl_handler_allocator(void *)
 
 # `new_array` steals the descriptor.
 cdef extern from *:
@@ -168,7 +179,7 @@ cdef bint is_exclusive(object array, Py_ssize_t references) noexcept:
     argument not counted. True only for memory that numpy itself allocated and
     that no other array, view or weak reference leads to; memory of a foreign
     owner (a torch tensor, a bytes object) is never exclusive, since it may be
-    shared behind that owner's back.
+    shared behind that owner's back; that of a `MemoryOwner` is if only this array holds it.
     """
     cdef PyObject *current = <PyObject *> array
     cdef PyObject *base
@@ -180,10 +191,58 @@ cdef bint is_exclusive(object array, Py_ssize_t references) noexcept:
         base = <PyObject *> np.PyArray_BASE(<np.ndarray> current)
         if base == NULL:
             return np.PyArray_CHKFLAGS(<np.ndarray> current, np.NPY_ARRAY_OWNDATA)
+        if isinstance(<object> base, MemoryOwner):
+            return PTL_REFCNT(base) <= 1
         if not np.PyArray_CheckExact(<object> base):
             return False
         current = base
         references = 1  # held by the view alone
+
+
+cdef bint is_small(object array) noexcept:
+    """Whether a copy costs next to nothing; so do arrays of objects, which are serialized anyway."""
+    return (
+        np.PyArray_NBYTES(<np.ndarray> array) <= SMALL_BYTES
+        or np.PyArray_TYPE(<np.ndarray> array) == np.NPY_OBJECT
+    )
+
+
+cdef class MemoryOwner:
+    pass
+
+
+cdef MemoryOwner owner_of(object array):
+    """The `MemoryOwner` of an ndarray's memory, or None."""
+    cdef PyObject *current = <PyObject *> array
+    while current != NULL:
+        if isinstance(<object> current, MemoryOwner):
+            return <MemoryOwner> <object> current
+        if not np.PyArray_Check(<object> current):
+            return None
+        current = <PyObject *> np.PyArray_BASE(<np.ndarray> <object> current)
+    return None
+
+
+cdef bint set_allocator(const Allocator *wanted, Allocator *before) except -1:
+    """Let numpy allocate arrays with `wanted` from now on, in the whole process; `before` is what it had.
+
+    numpy has a handler for each context (NEP 49), and a thread begins with an empty one. So that
+    threads of libraries have it, too, this changes the functions of the default handler in place.
+    Arrays that exist are freed by `wanted` as well, which must know what is not its own. Returns
+    False, and changes nothing, if this numpy's allocator is of another version than NEP 49's.
+    """
+    cdef void *handler = PyCapsule_GetPointer(<object> PyDataMem_DefaultHandler, "mem_handler")
+    cdef Allocator *allocator = <Allocator *> ptl_handler_allocator(handler)
+    if ptl_handler_version(handler) != 1:
+        return False
+    before[0] = allocator[0]
+    # In this order: an array that is made meanwhile can be freed.
+    allocator.context = wanted.context
+    allocator.free = wanted.free
+    allocator.realloc = wanted.realloc
+    allocator.calloc = wanted.calloc
+    allocator.malloc = wanted.malloc
+    return True
 
 
 cdef object view_of_memory(

@@ -17,7 +17,7 @@ import inspect
 import logging
 
 from pytriton_lite._core.answer cimport AnswerMaker
-from pytriton_lite._core.array cimport reference_count
+from pytriton_lite._core.array cimport SHARE_ALL, SHARE_NONE, reference_count
 from pytriton_lite._core.message cimport InferenceRequest, InferenceResponse
 from pytriton_lite._core.sender cimport InferenceResponseSender, make_sender
 from pytriton_lite._core.slot cimport CallSlot
@@ -115,7 +115,7 @@ cdef class Contract(AnswerMaker):
         self.is_batching = is_batching
         self.is_decoupled = is_decoupled
         self.is_iterative = is_iterative
-        self.share_memory = share_memory
+        self.share_memory = SHARE_ALL if share_memory else SHARE_NONE
         self.is_inline = is_inline
         self.pending = {}
 

@@ -10,6 +10,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint32_t
 
 from pytriton_lite._core.answer cimport AnswerMaker
+from pytriton_lite._core.array cimport SHARE_ALL, SHARE_NONE
 from pytriton_lite._core.message cimport InferenceRequest, InferenceResponse, make_native
 from pytriton_lite._core.slot cimport STREAM_ENDED, STREAM_FULL, STREAM_OK, CallSlot, StreamBuffer
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
@@ -65,7 +66,7 @@ cdef class InferenceResponseSender:
         cdef str fault
         cdef unsigned int flags = 0
         cdef Py_ssize_t given = len(args)
-        cdef bint share
+        cdef int share
         if given:
             response = args[0]
         elif kwargs:
@@ -87,7 +88,7 @@ cdef class InferenceResponseSender:
         if response is not None and ptl_load(&self.slot.node.word) != PTL_ABANDONED:
             share = self.home.share_memory
             if flags == 0 and not self.is_streaming and self.home.copies_waiting:
-                share = False
+                share = SHARE_NONE
             outcome = self.home.make(
                 <InferenceResponse> response, self.output_names, self.batch_size, self.request_id, 0,
                 self.slot.form, share,
@@ -190,7 +191,7 @@ cdef class InferenceResponseSender:
         cdef Tensor tensor
         cdef list inputs = self.inputs
         self.inputs = None
-        if inputs is not None and not self.home.share_memory:
+        if inputs is not None and self.home.share_memory != SHARE_ALL:
             for tensor in inputs:
                 tensor.detach()
         return 0

@@ -21,7 +21,7 @@ cdef class Tensor:
     cdef int detach(self) except -1
     cdef Tensor again(self)
     cdef int give_back(self) except -1
-    cdef object hand_over(self, Py_ssize_t references, bint share)
+    cdef object hand_over(self, Py_ssize_t references, int share)
 
 
 cdef Tensor input_tensor(str name, object wire, int data_type, SpareArray spare, bint share)

@@ -17,7 +17,7 @@ import sys
 from numpy import ndarray
 
 from pytriton_lite._core cimport array as arrays
-from pytriton_lite._core.array cimport DT_BF16, DT_BYTES, DT_INVALID, ArrayView
+from pytriton_lite._core.array cimport DT_BF16, DT_BYTES, DT_INVALID, SHARE_ALL, SHARE_SMALL, ArrayView
 from pytriton_lite._core.bytes_tensor cimport to_bytes_elements
 from pytriton_lite._core.construct cimport (
     PyVectorcall_NARGS, ptl_construct, ptl_set_constructor,
@@ -305,16 +305,16 @@ cdef class Tensor:
             made.shown = self.wire  # memory is shared with the model
         return made
 
-    cdef object hand_over(self, Py_ssize_t references, bint share):
+    cdef object hand_over(self, Py_ssize_t references, int share):
         """The data for the caller, who owns the result.
 
         Without a copy when nobody else can reach it (`references` are those to this
         object that the runtime itself holds, 0 when it is known to be kept elsewhere),
-        or when the model's memory may be shared; else a copy, so that a model that
+        or when the model's memory may be shared (SHARE_*); else a copy, so that a model that
         reuses its buffer never changes an answer given before.
         """
         array = self.wire
-        if share:
+        if share == SHARE_ALL or share == SHARE_SMALL and arrays.is_small(array):
             return array
         if not self.is_foreign and arrays.reference_count(<PyObject *> self) <= references:
             # Held by `wire`, by `shown` unless that is another array, and by the variable.

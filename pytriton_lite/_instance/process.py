@@ -37,10 +37,16 @@ from pytriton_lite._instance.services.control import answer_control
 from pytriton_lite._instance.services.log import answer_logs, log_levels
 from pytriton_lite._instance.services.metrics import StubMetrics
 from pytriton_lite._instance.services.readiness import StubReadiness
-from pytriton_lite._instance.stub import SEGMENT_VARIABLE, STACK_SIGNAL, STACKS_VARIABLE
+from pytriton_lite._instance.stub import (
+    CALLERS_VARIABLE,
+    SEGMENT_VARIABLE,
+    STACK_SIGNAL,
+    STACKS_VARIABLE,
+)
 from pytriton_lite._instance.stub_plan import plan_to_wire
 from pytriton_lite._ipc.backoff import Backoff
 from pytriton_lite._ipc.bls_port import BlsPort
+from pytriton_lite._ipc.caller_memory import CallerMemory
 from pytriton_lite._ipc.exceptions import error_of_wire
 from pytriton_lite._ipc.exit_report import ExitReport, describe_exit
 from pytriton_lite._ipc.process import StubProcess
@@ -89,6 +95,8 @@ class StubSettings:
         Seconds until the interpreter must run our code.
     load_timeout_s
         Seconds that the import and `initialize` may take.
+    callers
+        Memory that callers have inputs in; None for a stub that takes no requests.
     """
 
     interpreter: str
@@ -98,6 +106,7 @@ class StubSettings:
     restored: Mapping[str, str | None]
     start_timeout_s: float
     load_timeout_s: float
+    callers: CallerMemory | None = None
 
 
 def own_interpreter(*, start_timeout_s: float, load_timeout_s: float) -> StubSettings:
@@ -148,6 +157,10 @@ def _start_process(
         STACKS_VARIABLE: str(stacks.fd),
         VARIABLE: carried_packages(),
     }
+    fds = [segment.fd, stacks.fd]
+    if settings.callers is not None:
+        fds.append(settings.callers.fd)
+        environment[CALLERS_VARIABLE] = str(settings.callers.fd)
     command = [
         settings.interpreter,
         *settings.flags,
@@ -156,9 +169,7 @@ def _start_process(
         "-c",
         FINDER + (_SAME_PACKAGE if settings.is_own else "") + _BOOT,
     ]
-    process = StubProcess(
-        command, name=name, env=environment, pass_fds=[segment.fd, stacks.fd], on_exit=on_exit
-    )
+    process = StubProcess(command, name=name, env=environment, pass_fds=fds, on_exit=on_exit)
     try:
         process.start()
     except OSError as error:
@@ -393,7 +404,7 @@ class _Stub:
         self._is_serving = False
         self._lock = threading.Lock()
         segment = Segment.create_largest()
-        self._link = Link(segment, is_stub=False)
+        self._link = Link(segment, is_stub=False, callers=settings.callers)
         self._fate = fate = _Fate(plan, self._link)
         assert plan.control is not None
         self._bls = BlsPort(self._link, plan.control.endpoint, plan.name)

@@ -18,8 +18,10 @@ from pytriton_lite._instance.stub_bls import StubBls
 from pytriton_lite._instance.stub_breakpoint import install_breakpoints
 from pytriton_lite._instance.stub_namespace import StubNamespace
 from pytriton_lite._instance.stub_plan import code_of_wire, plan_of_wire
+from pytriton_lite._ipc.caller_memory import CallerMemory
 from pytriton_lite._ipc.exceptions import error_to_wire
 from pytriton_lite._ipc.lifeline import kill_own_group, take_lifeline, watch_lifeline
+from pytriton_lite._ipc.numpy_memory import allocate_in
 from pytriton_lite._ipc.questions import Answerer, Asker
 from pytriton_lite._ipc.segment import Segment
 from pytriton_lite._ipc.stub_bls import StubQueue
@@ -29,6 +31,9 @@ from pytriton_lite.errors import TritonError, UnavailableError
 
 SEGMENT_VARIABLE = "PYTRITON_LITE_SEGMENT"
 """Tells the stub which descriptor is the shared memory."""
+
+CALLERS_VARIABLE = "PYTRITON_LITE_CALLERS"
+"""The same of the memory that callers have inputs in."""
 
 STACKS_VARIABLE = "PYTRITON_LITE_STACKS"
 """Tells the stub which descriptor takes the stacks of its threads while it loads."""
@@ -46,8 +51,11 @@ def main() -> None:
     faulthandler.enable(all_threads=False)
     stacks_fd = _take_fd(STACKS_VARIABLE)
     faulthandler.register(STACK_SIGNAL, file=stacks_fd, all_threads=True)
-    fd = _take_fd(SEGMENT_VARIABLE)
-    link = Link(Segment.attach(fd), is_stub=True)
+    segment = Segment.attach(_take_fd(SEGMENT_VARIABLE))
+    callers = None
+    if CALLERS_VARIABLE in os.environ:
+        callers = CallerMemory.attach(_take_fd(CALLERS_VARIABLE))
+    link = Link(segment, is_stub=True, callers=callers)
     lifeline = take_lifeline()
     if lifeline is not None:
         watch_lifeline(lifeline, link.close, grace_s=_FINALIZE_S)
@@ -134,6 +142,8 @@ class _Stub:
         except TritonError as error:
             self._link.post(RecordKind.FAILED, 0, None, error_to_wire(error), aside=False)
             return
+        # Not before: what a model keeps from its load, such as weights, is better off elsewhere.
+        allocate_in(self._link.arena)
         if model.readiness is not None:
             answer_readiness(self._answerer, model.readiness)
         try:

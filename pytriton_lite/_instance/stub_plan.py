@@ -12,7 +12,10 @@ from pytriton_lite._instance.services.log import log_levels
 from pytriton_lite._metrics import MetricRegistry
 
 # Of an `InstancePlan`, what goes as it is.
-_PLAIN = ("name", "kind", "device_id", "config_json", "is_batching", "is_decoupled", "is_iterative")
+_PLAIN = (
+    "name", "kind", "device_id", "config_json", "is_batching", "is_decoupled", "is_iterative",
+    "share_memory",
+)  # fmt: skip
 
 
 def code_of_wire(wire: dict[str, Any]) -> ModelCode:
@@ -45,7 +48,6 @@ def plan_of_wire(
         output_names=tuple(wire["output_names"]),
         output_reshapes=reshapes and {name: tuple(dims) for name, dims in reshapes.items()},
         check_outputs=_output_check(wire["config_json"]) if wire["checks_outputs"] else None,
-        share_memory=True,
         metrics=metrics,
         control=control,
     )

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import numpy.typing as npt
 from typing_extensions import disjoint_base
@@ -21,8 +21,13 @@ class Arena:
     def used_blocks(self) -> int: ...
     def allocate(self, size: int) -> Block | None: ...
     def release(self, offset: int) -> None: ...
+    def settle(self) -> None: ...
+    def trim(self) -> None: ...
 
 @disjoint_base
+class Returns: ...
+
+@final
 class Block:
     @property
     def offset(self) -> int: ...
@@ -34,5 +39,10 @@ class Block:
     ) -> npt.NDArray[Any]: ...
 
 def borrow(
-    segment: Segment, offset: int, size: int, *, of_stub: bool, release: Callable[[int], object]
+    segment: Segment,
+    offset: int,
+    size: int,
+    *,
+    of_stub: bool,
+    release: Callable[[int], object] | Returns,
 ) -> Block: ...

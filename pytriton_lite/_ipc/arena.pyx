@@ -2,49 +2,27 @@
 """Arenas: where tensors lie in shared memory.
 
 Each arena belongs to one process, the only one that hands its blocks out, so it needs no
-lock in shared memory: its lists are private. A block is given back by who holds it last,
-here or in the other process; then the offset travels back over a ring.
+lock in shared memory: its lists are private (heap.pxd). A block is free again when nobody holds it,
+here or in the other process, which sends its offset back over a ring.
 
 Sizes are rounded up to classes, four to each power of two, so that at most a quarter of a
 block is unused. A freed block is the first to be used again: its pages are in memory,
 and a first touch costs many times what copying does. Beyond `cache_limit` the pages of
-freed blocks are given back to the system, and the addresses stay.
+freed blocks are given back to the system, those of the sizes that were not used for the longest
+time first, and the addresses stay. All are given back when the arena is idle, see `settle`.
 """
+cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
+import collections
 import math
-import threading
 
-from pytriton_lite._core.array cimport DT_BYTES, DT_COUNT, item_size, view_of_memory
+from pytriton_lite._core.array cimport (
+    DT_BYTES, DT_COUNT, MemoryOwner, item_size, view_of_memory,
+)
+from pytriton_lite._ipc.heap cimport *
 from pytriton_lite._ipc.segment cimport Segment
 from pytriton_lite._ipc.segment import BrokenSegmentError
-
-cdef extern from "<sys/mman.h>" nogil:
-    int madvise(void *address, size_t length, int advice)
-    int MADV_REMOVE
-
-cdef enum:
-    # 16 KiB, so that every class is a whole number of pages. Smaller tensors travel in records.
-    SMALLEST_BITS = 14
-    CLASS_COUNT = 4 * (64 - SMALLEST_BITS)
-
-
-cdef uint64_t _class_size(int size_class) noexcept:
-    return (<uint64_t> 4 + size_class % 4) << (SMALLEST_BITS - 2 + size_class // 4)
-
-
-cdef int _class_of(uint64_t size) noexcept:
-    """The smallest class that holds `size` bytes."""
-    cdef int bits = 0
-    cdef int size_class
-    if size <= 1 << SMALLEST_BITS:
-        return 0
-    while size >> (bits + 1):
-        bits += 1
-    size_class = 4 * (bits - SMALLEST_BITS)
-    while _class_size(size_class) < size:
-        size_class += 1
-    return size_class
 
 
 cdef class Arena:
@@ -61,20 +39,30 @@ cdef class Arena:
     """
 
     def __init__(self, Segment segment, *, bint of_stub, uint64_t cache_limit=1 << 28):
-        self.segment = segment
-        self.begin = segment.arena_begin(of_stub)
-        self.size = segment.arena_bytes
-        self.fresh = self.begin
-        self.cache_limit = cache_limit
-        self.used = {}
-        self.free = [[] for _ in range(CLASS_COUNT)]
-        # A block may go while the collector runs inside one of these methods.
-        self.lock = threading.RLock()
+        cdef uint64_t begin = segment.arena_begin(of_stub)
+        _set(self, segment, segment.at(begin, segment.arena_bytes), segment.arena_bytes, begin, cache_limit)
+
+    def __dealloc__(self):
+        ptl_heap_close(&self.heap)
+
+    @property
+    def size(self):
+        """Bytes of the arena, used or not."""
+        return self.heap.size
+
+    @property
+    def cache_limit(self):
+        return self.heap.warm_limit
+
+    @property
+    def cached_bytes(self):
+        """Bytes of free blocks whose pages are in memory."""
+        return self.heap.warm_bytes
 
     @property
     def used_blocks(self):
-        """Number of blocks that are handed out."""
-        return len(self.used)
+        """Number of blocks that somebody holds."""
+        return self.heap.used
 
     def allocate(self, uint64_t size):
         """A block of at least `size` bytes, or None when the arena is full.
@@ -82,49 +70,91 @@ cdef class Arena:
         Its content is undefined. It is given back when the object goes, or, after
         `Block.hand_over`, by `release`.
         """
-        cdef int size_class = _class_of(size) if size <= self.size else CLASS_COUNT
-        cdef uint64_t offset, rounded
-        if size_class >= CLASS_COUNT:
+        cdef int is_zero = 0
+        cdef uint64_t offset = ptl_heap_allocate(&self.heap, size, &is_zero)
+        if offset == PTL_HEAP_NONE:
             return None
-        rounded = _class_size(size_class)
-        with self.lock:
-            if self.free[size_class]:
-                offset = self.free[size_class].pop()
-                self.cached_bytes -= min(rounded, self.cached_bytes)
-            elif self.begin + self.size - self.fresh >= rounded:
-                offset = self.fresh
-                self.fresh += rounded
-            else:
-                return None
-            self.used[offset] = size_class
-        return _block(self.segment, offset, size, self.release)
+        return _own(self, offset, size)
 
     def release(self, uint64_t offset):
-        """Take a block back.
+        """Take a block back that was handed over.
 
         Raises
         ------
         BrokenSegmentError
             No such block is handed out: the other process speaks of what it does not hold.
         """
-        with self.lock:
-            size_class = self.used.pop(offset, None)
-            if size_class is None:
-                raise BrokenSegmentError(f"no block at offset {offset} is handed out")
-            self._give_back(offset, size_class)
+        self.take_back(offset)
 
-    cdef int _give_back(self, uint64_t offset, int size_class) except -1:
-        cdef uint64_t size = _class_size(size_class)
-        if self.cached_bytes + size > self.cache_limit:
-            # Without an effect where the system knows no holes in shared memory.
-            madvise(self.segment.at(offset, size), size, MADV_REMOVE)
-        else:
-            self.cached_bytes += size
-        self.free[size_class].append(offset)
+    def settle(self):
+        """Give the pages of free blocks back if nothing was allocated or freed since the last call."""
+        with nogil:
+            ptl_heap_settle(&self.heap)
+
+    def trim(self):
+        """Give the pages of all free blocks back to the system."""
+        with nogil:
+            ptl_heap_trim(&self.heap)
+
+    cdef int lend(self, uint64_t offset) except -1:
+        """The other process holds a block from now on; it must not hold it already."""
+        if not ptl_heap_lend(&self.heap, offset - self.begin):
+            raise BrokenSegmentError(f"the block at offset {offset} cannot be handed out")
         return 0
 
+    cdef int take_back(self, uint64_t offset) except -1:
+        if not ptl_heap_come_back(&self.heap, offset - self.begin):
+            raise BrokenSegmentError(f"no block at offset {offset} is handed out")
+        return 0
 
-cdef class Block:
+    cdef Block adopt(self, uint64_t offset, uint64_t size):
+        """A block that comes back with a tensor of `size` bytes in it."""
+        if not ptl_heap_adopt(&self.heap, offset - self.begin, size):
+            raise BrokenSegmentError(f"no block of {size} bytes at offset {offset} is handed out")
+        return _own(self, offset - self.begin, size)
+
+    cdef uint64_t lendable(self, const void *address, uint64_t size) noexcept:
+        """Offset of the block that begins at an address and can be handed over; 0 if there is none.
+
+        It must not be much larger than `size`, since what is unused of it would be lent, too.
+        """
+        cdef uint64_t offset = <const char *> address - self.heap.memory
+        cdef uint64_t room
+        if <const char *> address < self.heap.memory or offset >= self.heap.size:
+            return 0
+        room = ptl_heap_room(&self.heap, offset)
+        return self.begin + offset if room >= size and room // 2 < size else 0
+
+
+cdef int _set(
+    Arena arena, object mapping, char *memory, uint64_t size, uint64_t begin, uint64_t cache_limit
+) except -1:
+    arena.mapping = mapping
+    arena.begin = begin
+    ptl_heap_close(&arena.heap)
+    if ptl_heap_init(&arena.heap, memory, size, cache_limit) < 0:
+        raise MemoryError
+    return 0
+
+
+cdef Arena new_arena(object mapping, char *memory, uint64_t size, uint64_t begin, uint64_t cache_limit):
+    """Arena over memory that `mapping` keeps, which has its `begin` there."""
+    cdef Arena made = Arena.__new__(Arena)
+    _set(made, mapping, memory, size, begin, cache_limit)
+    return made
+
+
+cdef class Returns:
+    """What this process has to give back to the other one. Appending takes no lock."""
+
+    def __cinit__(self):
+        self.queue = collections.deque()
+
+
+# Without the collector, which would take from it what it needs to give its memory back.
+@cython.no_gc
+@cython.final
+cdef class Block(MemoryOwner):
     """A stretch of shared memory, given back when the object goes.
 
     Arrays made by `array` keep it. In the owner's process it is made by `Arena.allocate`, in
@@ -132,12 +162,17 @@ cdef class Block:
     """
 
     def __dealloc__(self):
-        if self.release is not None:
+        if self.arena is not None:
+            ptl_heap_drop(&self.arena.heap, self.offset - self.arena.begin)
+        elif self.returns is not None:
+            self.returns.bytes += self.size
+            self.returns.queue.append(self.token)
+        elif self.release is not None:
             self.release(self.offset)
 
     def hand_over(self):
-        """Leave the block to the other process, which will give it back; returns its offset."""
-        self.release = None
+        """The other process holds the block from now on, too, until `Arena.release`; returns its offset."""
+        self.arena.lend(self.offset)
         return self.offset
 
     def array(self, tuple shape, int data_type, *, bint writable=True):
@@ -170,13 +205,25 @@ cdef class Block:
         return view_of_memory(self.memory, <int> len(shape), dims, NULL, data_type, self, writable)
 
 
-cdef Block _block(Segment segment, uint64_t offset, uint64_t size, release):
+cdef Block _own(Arena arena, uint64_t place, uint64_t size):
     cdef Block made = Block.__new__(Block)
-    made.memory = segment.at(offset, size)
-    made.segment = segment
+    made.memory = arena.heap.memory + place
+    made.arena = arena
+    made.mapping = arena.mapping
+    made.offset = made.token = arena.begin + place
+    made.size = size
+    return made
+
+
+cdef Block borrowed_block(object mapping, char *memory, uint64_t offset, uint64_t size, uint64_t token, Returns returns):
+    """A block of the other process, already checked; `token` goes to `returns` at its end."""
+    cdef Block made = Block.__new__(Block)
+    made.memory = memory
+    made.mapping = mapping
     made.offset = offset
     made.size = size
-    made.release = release
+    made.token = token
+    made.returns = returns
     return made
 
 
@@ -198,8 +245,14 @@ def borrow(Segment segment, uint64_t offset, uint64_t size, *, bint of_stub, rel
         The block does not lie in that arena.
     """
     cdef uint64_t begin = segment.arena_begin(of_stub)
+    cdef Block made
     if offset < begin or offset - begin > segment.arena_bytes or size > segment.arena_bytes - (offset - begin):
         raise BrokenSegmentError(
             f"{size} bytes at offset {offset} do not lie in the arena of the {'stub' if of_stub else 'server'}"
         )
-    return _block(segment, offset, size, release)
+    made = borrowed_block(segment, segment.at(offset, size), offset, size, offset, None)
+    if isinstance(release, Returns):
+        made.returns = release
+    else:
+        made.release = release
+    return made

@@ -29,6 +29,8 @@
                 BLS_WAITS   0       uint8 whether a coroutine is awaited that waits for BLS requests; then
                                     streams that threads wait for: of `execute`, and n of others, each
                                     uint64 number, int64 responses that came so far
+    both of     RETURNED    0       nothing: it is sent for the blocks that every record gives back
+    those
 
 `call` is new where it names something that begins with the record.
 """
@@ -53,6 +55,7 @@ cdef enum Kind:
     BLS_CANCEL = 17
     BLS_CREDIT = 18
     BLS_WAITS = 19
+    RETURNED = 20
 
 # Flags of CALL.
 cdef enum:

@@ -5,14 +5,16 @@ A `StubContract` is the contract itself. It takes its requests from the ring `ca
 and answers into `answers`; what response senders send goes aside. See protocol.pxd.
 
 Memory: inputs belong to the request; one that the model keeps stays as it is, since its block is
-given back when the last array over it goes. Outputs are copied when they are sent, so the model
-may use its arrays anew at once.
+given back when the last array over it goes. Small outputs are copied when they are sent. Large ones
+that nobody else can reach go over as they are, see wire.pyx, and of all others a copy does; so the
+model may use its arrays anew at once.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 import threading
 
 from pytriton_lite._core.answer cimport FORM_REPLY
+from pytriton_lite._core.array cimport SHARE_ALL, SHARE_SMALL
 from pytriton_lite._core.contract cimport PENDING, RESCHEDULED, Contract
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
@@ -42,7 +44,9 @@ cdef class StubContract(Contract):
         super().__init__(model, **options)
         self.link = link
         self.all_outputs = all_outputs
-        self.share_memory = True  # what is sent is copied anyway
+        link.shares_inputs = self.share_memory == SHARE_ALL
+        # Small arrays are copied when they are sent; the others must be nobody else's then.
+        self.share_memory = SHARE_SMALL
         self.copies_waiting = True
         self.slots = {}
         self.parked = {}

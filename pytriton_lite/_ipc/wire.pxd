@@ -1,8 +1,10 @@
 """Records of the rings, written and read (see wire.pyx)."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from pytriton_lite._core.array cimport ArrayView
 from pytriton_lite._core.message cimport InferenceRequest
-from pytriton_lite._ipc.arena cimport Arena, Block
+from pytriton_lite._ipc.arena cimport Arena, Block, Returns
+from pytriton_lite._ipc.caller_memory cimport CallerMemory
 from pytriton_lite._ipc.segment cimport Consumer, Producer, Segment
 
 
@@ -14,14 +16,20 @@ cdef class Link:
     cdef Consumer main_in
     cdef Producer side_out
     cdef Consumer side_in
-    cdef object to_release              # deque of offsets of the other side's blocks that nobody here holds any more
     cdef object put_off                 # deque of records that came while a certain one was waited for
+    cdef readonly Returns returns       # the other side's blocks that nobody here holds any more
+    cdef readonly CallerMemory callers  # or None
+    cdef dict lent                      # of the server: offset in `callers` -> _Lending, what the stub holds
+    cdef object lending                 # lock
+    cdef public bint shares_inputs      # of the stub: model code sees callers' memory itself
     cdef readonly bint is_closed
     cdef uint64_t done_aside            # bytes of `side_in` whose records have been dealt with
 
-    cdef Block borrowed(self, int64_t offset, int64_t size)
     cdef int send(self, Writer record, bint aside, uint32_t kind, uint64_t call) except -1
     cdef Reader receive(self, bint aside, int64_t deadline_ns)
+    cpdef int lend(self, Block block) except -1
+    cdef int end_lending(self, uint64_t offset) except -1
+    cdef Block block_lent(self, uint64_t offset)
 
 
 cdef class Writer:
@@ -29,16 +37,26 @@ cdef class Writer:
     cdef char *data
     cdef Py_ssize_t size
     cdef Py_ssize_t capacity
-    cdef list lent                      # blocks of this side's arena that the record hands over
     cdef Py_ssize_t begin               # where what is in the record begins, after what it gives back
+    cdef bint is_sent
+    cdef bint gives                     # arrays are nobody else's: their memory may go over
+    cdef bint reads                     # arrays stay as they are until the answer: the other side may look at them
+    cdef list lent                      # tokens of blocks that the record hands over
+    cdef list given_back                # blocks of the other side that it gives back with tensors in them
 
     cdef int rewind(self) except -1
+    cdef int unlend(self) except -1
     cdef char *grow(self, Py_ssize_t count) except NULL
     cdef int u8(self, int value) except -1
     cdef int u32(self, uint32_t value) except -1
     cdef int i64(self, int64_t value) except -1
     cdef int text(self, str value) except -1
     cdef int json(self, object value) except -1
+    cdef int lend(self, Block block) except -1
+    cdef int lend_at(self, uint64_t offset) except -1
+    cdef int _note(self, uint64_t token) except -1
+    cdef int place_of(self, Block block, const char *data) except -1
+    cdef int head(self, str name, int data_type, ArrayView *view, int place, int64_t size) except -1
     cdef int tensor(self, str name, object array, int data_type) except -1
     cdef int request(self, InferenceRequest request, tuple all_outputs) except -1
     cdef int tensors(self, list tensors) except -1
@@ -55,7 +73,8 @@ cdef class Reader:
     cdef Py_ssize_t left
     cdef str name                       # of the last tensor, like the next
     cdef int data_type
-    cdef bint is_view
+    cdef int is_view                    # VIEW_*, of its memory
+    cdef int64_t distance               # of the last tensor from the begin of its block
     cdef readonly bint is_final         # of the last outcome
 
     cdef int open(self, bytes payload) except -1
@@ -66,10 +85,11 @@ cdef class Reader:
     cpdef str text(self)
     cpdef object json(self)
     cdef object array(self, bint may_view)
+    cdef Block block(self, int place, int64_t size)
     cdef list tensors(self)
     cdef InferenceRequest request(self, tuple all_outputs)
     cdef InferenceRequest bls_request(self)
-    cdef object outcome(self, str model_name, long model_version)
+    cpdef object outcome(self, str model_name, long model_version)
 
 
 cdef Writer new_writer(Link link)

@@ -4,7 +4,8 @@ from typing import Any, final
 
 from typing_extensions import disjoint_base
 
-from pytriton_lite._ipc.arena import Arena
+from pytriton_lite._ipc.arena import Arena, Block, Returns
+from pytriton_lite._ipc.caller_memory import CallerMemory
 from pytriton_lite._ipc.segment import Segment
 
 class RecordKind(IntEnum):
@@ -27,7 +28,19 @@ class RecordKind(IntEnum):
 
 @disjoint_base
 class Link:
-    def __init__(self, segment: Segment, *, is_stub: bool, yield_ns: int = ...) -> None: ...
+    shares_inputs: bool
+    def __init__(
+        self,
+        segment: Segment,
+        *,
+        is_stub: bool,
+        callers: CallerMemory | None = None,
+        yield_ns: int = ...,
+    ) -> None: ...
+    @property
+    def returns(self) -> Returns: ...
+    @property
+    def callers(self) -> CallerMemory | None: ...
     @property
     def segment(self) -> Segment: ...
     @property
@@ -37,6 +50,7 @@ class Link:
     @property
     def is_closed(self) -> bool: ...
     def close(self) -> None: ...
+    def lend(self, block: Block) -> int: ...
     def post(
         self, kind: int, call: int, text: str | None, data: object, *, aside: bool = True
     ) -> None: ...
@@ -55,6 +69,7 @@ class Reader:
     @property
     def is_final(self) -> bool: ...
     def json(self) -> Any: ...
+    def outcome(self, model_name: str, model_version: int) -> object: ...
 
 @final
 class Writer: ...

@@ -2,18 +2,28 @@
 """What a server and a stub tell each other: records with tensors in them, and who holds the memory.
 
 A record begins with the offsets of blocks that its sender gives back, so that this costs no record
-of its own. Small tensors lie in the record, larger ones in a block of the sender's arena, which
-belongs to the receiver from then on: the array that it gets there keeps the block.
+of its own. Small tensors lie in the record, larger ones in a block of shared memory, which
+the receiver holds from then on: the array that it gets there keeps the block. There are three kinds:
+
+    the sender's arena      the data was copied into a block; or, of a stub's output that is nobody
+                            else's, it was born there (numpy_memory.pyx)
+    the receiver's arena    the block came from there before, and is given back as it is: an input
+                            that is an output
+    callers' memory         the caller made the array with `Server.empty`; the stub reads it there. If
+                            models may share memory, an output can lie there, too
 
 Layout of a record's payload; numbers are little-endian and not aligned::
 
-    uint32 n, n x uint64        blocks of the receiver's arena that are free again
+    uint32 n, n x uint64        blocks that are free again: offsets in the receiver's arena or, with
+                                CALLERS added, in callers' memory
     ...                         by kind
 
     text        uint32 bytes, UTF-8 (surrogates pass)
     json        text
     tensor      uint8 data type, uint8 number of dims, uint8 place, int64 bytes, n x int64 dims,
-                text name, then the data (place 0) or int64 offset (place 1)
+                text name, then the data (place 0), or int64 offset of its block in the sender's arena
+                (place 1), in the receiver's arena (place 2), in callers' memory (place 3); in place 3
+                then int64 distance from the block's begin
     request     int64 batch size, uint32 flags, text id, json of what few requests have,
                 uint32 n, n x tensor
     bls request text model asked, int64 version, uint32 flags, text id, uint32 n, n x text outputs,
@@ -35,12 +45,13 @@ import collections
 import json as json_module
 import logging
 import struct
+import threading
 import time
 from enum import IntEnum
 
 from pytriton_lite._core.array cimport (
-    DT_BF16, DT_BYTES, DT_COUNT, MAX_NDIM, ArrayView, array_of_memory, describe, item_size, private_copy,
-    view_of_memory,
+    DT_BF16, DT_BYTES, DT_COUNT, MAX_NDIM, SMALL_BYTES, ArrayView, MemoryOwner, array_of_memory, describe,
+    item_size, owner_of, private_copy, view_of_memory,
 )
 from pytriton_lite._core.bytes_tensor import deserialize_bytes_tensor, serialize_byte_tensor
 from pytriton_lite._core.dlpack cimport DLPackTensor
@@ -49,8 +60,9 @@ from pytriton_lite._core.reply cimport InferenceResponse as Reply
 from pytriton_lite._core.sync cimport ptl_now_ns
 from pytriton_lite._core.tensor cimport Tensor
 from pytriton_lite._ipc cimport protocol
-from pytriton_lite._ipc.arena cimport Arena, Block
+from pytriton_lite._ipc.arena cimport Arena, Block, Returns
 from pytriton_lite._ipc.arena import borrow
+from pytriton_lite._ipc.caller_memory cimport CallerMemory
 from pytriton_lite._ipc.exceptions import error_to_wire, error_of_wire
 from pytriton_lite._ipc.segment cimport Consumer, Producer, Segment
 from pytriton_lite._ipc.segment import BrokenSegmentError
@@ -60,14 +72,28 @@ cdef object _log = logging.getLogger("pytriton_lite.ipc")
 
 cdef enum:
     # Up to this size a tensor travels in the record: three copies more, but no block.
-    INLINE_BYTES = 8192
+    INLINE_BYTES = SMALL_BYTES
     FIRST_CAPACITY = 1024
     # A record whose payload is in a block, since it is too large for a ring.
     KIND_LARGE = 0x80000000
+    # So many bytes that wait to be given back are worth a record.
+    MANY_BYTES = 64 << 20
+    # Without a record for so long a side gives memory back to the system.
+    IDLE_NS = 10_000_000_000
+
+cdef uint64_t CALLERS = <uint64_t> 1 << 62
 
 cdef enum:
     PLACE_HERE = 0
     PLACE_ARENA = 1
+    PLACE_BACK = 2
+    PLACE_CALLERS = 3
+
+# What the array of a tensor that was read is, if its memory is not the reader's own.
+cdef enum:
+    VIEW_NOT = 0
+    VIEW_OF_RECORD = 1
+    VIEW_OF_CALLERS = 2
 
 
 class RecordKind(IntEnum):
@@ -100,16 +126,23 @@ cdef class Link:
         The shared memory.
     is_stub
         Which side this is.
+    callers
+        Memory that callers have inputs in, or None.
     yield_ns
         How long a reader of the rings `calls` and `answers` looks for a record before it sleeps.
     """
 
-    def __init__(self, Segment segment, *, bint is_stub, int64_t yield_ns=20_000):
+    def __init__(
+        self, Segment segment, *, bint is_stub, CallerMemory callers=None, int64_t yield_ns=20_000,
+    ):
         self.segment = segment
         self.is_stub = is_stub
         self.arena = Arena(segment, of_stub=is_stub)
-        self.to_release = collections.deque()
         self.put_off = collections.deque()
+        self.returns = Returns()
+        self.callers = callers
+        self.lent = {}
+        self.lending = threading.Lock()
         if is_stub:
             self.main_in = segment.consumer("calls", yield_ns=yield_ns)
             self.main_out = segment.producer("answers")
@@ -128,6 +161,9 @@ cdef class Link:
         self.main_out.close()
         self.side_in.close()
         self.side_out.close()
+        with self.lending:
+            lent, self.lent = self.lent, {}
+        lent.clear()  # without the lock: blocks go with it
 
     def post(self, uint32_t kind, uint64_t call, text, data, *, bint aside=True):
         """Send a text and something that JSON can carry."""
@@ -146,6 +182,7 @@ cdef class Link:
             self.send(record, True, kind, 0)
         else:
             self.side_out.put(kind, 0, record.data, record.size, 0, True)
+            record.is_sent = True
 
     def read_aside(self, dict handlers):
         """Read what does not wait its turn, on this thread, until the link is closed.
@@ -163,10 +200,18 @@ cdef class Link:
         cdef Reader record
         while True:
             self.done_aside = self.side_in.ring.mine
+            if self.returns.bytes > MANY_BYTES:
+                self._give_back()
             try:
-                record = self.receive(True, 0)
+                record = self.receive(True, ptl_now_ns() + IDLE_NS)
+            except TimeoutError:
+                self.arena.settle()
+                self._give_back()
+                continue
             except UnavailableError:
                 return
+            if record.kind == protocol.RETURNED:
+                continue
             function = handlers.get(record.kind)
             if function is None:
                 raise BrokenSegmentError(f"no record of this side has kind {record.kind}")
@@ -192,6 +237,54 @@ cdef class Link:
         """`receive` for Python code."""
         return self.receive(aside, deadline_ns)
 
+    def _give_back(self):
+        """Send what else would wait for the next record, if there is room."""
+        cdef Writer record
+        if not self.returns.queue:
+            return
+        record = new_writer(self)
+        try:
+            self.side_out.put(protocol.RETURNED, 0, record.data, record.size, ptl_now_ns() + 1_000_000)
+            record.is_sent = True
+        except (TimeoutError, UnavailableError):
+            pass
+
+    cpdef int lend(self, Block block) except -1:
+        """The stub holds a block of callers' memory once more."""
+        cdef _Lending lending
+        with self.lending:
+            if self.is_closed:
+                raise UnavailableError("the other process is gone")
+            lending = self.lent.get(block.offset)
+            if lending is None:
+                lending = self.lent[block.offset] = _Lending.__new__(_Lending)
+                lending.block = block
+            lending.count += 1
+        return 0
+
+    cdef Block block_lent(self, uint64_t offset):
+        """A block of callers' memory that the stub holds."""
+        cdef _Lending lending
+        with self.lending:
+            lending = self.lent.get(offset)
+        if lending is None:
+            raise BrokenSegmentError(f"no block of callers' memory at offset {offset} is handed out")
+        return lending.block
+
+    cdef int end_lending(self, uint64_t offset) except -1:
+        """The stub holds it once less."""
+        cdef _Lending lending
+        with self.lending:
+            lending = self.lent.get(offset)
+            if lending is None:
+                if self.is_closed:
+                    return 0
+                raise BrokenSegmentError(f"no block of callers' memory at offset {offset} is handed out")
+            lending.count -= 1
+            if not lending.count:
+                del self.lent[offset]
+        return 0
+
     cdef int send(self, Writer record, bint aside, uint32_t kind, uint64_t call) except -1:
         """Put a record into a ring; its blocks belong to the other side if this does not raise."""
         cdef Producer ring = self.side_out if aside else self.main_out
@@ -203,16 +296,17 @@ cdef class Link:
                 raise _no_room(record.size)
             memcpy(block.memory, record.data, record.size)
             outer = new_writer(self)
-            outer.lent = record.lent
-            outer.lent.append(block)
+            outer.lend(block)
             outer.i64(record.size)
             outer.i64(block.offset)
-            record = outer
-            kind |= KIND_LARGE
-        ring.put(kind, call, record.data, record.size, 0)
-        for block in record.lent:
-            block.hand_over()
-        record.lent.clear()
+            ring.put(kind | KIND_LARGE, call, outer.data, outer.size, 0)
+            outer.is_sent = True
+        else:
+            ring.put(kind, call, record.data, record.size, 0)
+        record.is_sent = True
+        if record.given_back is not None:
+            for block in record.given_back:
+                block.returns = None
         return 0
 
     cdef Reader receive(self, bint aside, int64_t deadline_ns):
@@ -226,18 +320,18 @@ cdef class Link:
         if made.kind & KIND_LARGE:
             made.kind &= ~<uint32_t> KIND_LARGE
             size = made.i64()
-            block = self.borrowed(made.i64(), size)
+            if size < 0:
+                raise BrokenSegmentError(f"no block has {size} bytes")
+            block = made.block(PLACE_ARENA, size)
             made.open(PyBytes_FromStringAndSize(block.memory, size))
         return made
 
-    cdef Block borrowed(self, int64_t offset, int64_t size):
-        """A block that the other side handed over."""
-        if offset < 0 or size < 0:
-            raise BrokenSegmentError(f"no block of {size} bytes is at offset {offset}")
-        # Appending takes no lock: a block may go at any time, in the middle of anything.
-        return borrow(
-            self.segment, offset, size, of_stub=not self.is_stub, release=self.to_release.append
-        )
+
+cdef class _Lending:
+    """A block of callers' memory that a stub holds so many times."""
+
+    cdef Block block
+    cdef Py_ssize_t count
 
 
 cdef object _no_room(int64_t size):
@@ -248,12 +342,13 @@ cdef Writer new_writer(Link link):
     cdef Writer made = Writer.__new__(Writer)
     cdef Py_ssize_t count
     made.link = link
-    made.lent = []
-    count = len(link.to_release)
+    count = len(link.returns.queue)
+    if count:
+        link.returns.bytes = 0
     made.u32(count)
     while count:
         count -= 1
-        made.i64(link.to_release.popleft())
+        made.i64(link.returns.queue.popleft())
     made.begin = made.size
     return made
 
@@ -264,14 +359,83 @@ cdef class Writer:
     """A record in the making."""
 
     def __dealloc__(self):
+        cdef uint32_t count = 0
+        cdef int64_t token
+        if not self.is_sent and self.size >= 4:
+            # What it would have given back is given back with the next one, and what it lent is not.
+            memcpy(&count, self.data, 4)
+            while count and 4 + 8 * <Py_ssize_t> count <= self.size:
+                memcpy(&token, self.data + 4 + 8 * (count - 1), 8)
+                self.link.returns.queue.append(token)
+                count -= 1
+            self.unlend()
         free(self.data)
 
     cdef int rewind(self) except -1:
         """Begin anew: something else is to be sent."""
         # The record itself must go, since it gives blocks back.
         self.size = self.begin
-        self.lent.clear()
+        return self.unlend()
+
+    cdef int unlend(self) except -1:
+        """What would have been handed over is not."""
+        cdef list lent = self.lent
+        cdef int64_t token
+        self.lent = self.given_back = None
+        if lent is not None:
+            for token in lent:
+                if token & CALLERS:
+                    self.link.end_lending(token ^ CALLERS)
+                else:
+                    self.link.arena.take_back(token)
         return 0
+
+    cdef int lend(self, Block block) except -1:
+        """Hand over a block of this side's arena, or one of callers' memory."""
+        if block.arena is self.link.arena:
+            return self.lend_at(block.offset)
+        self.link.lend(block)
+        self._note(block.offset | CALLERS)
+        return 0
+
+    cdef int lend_at(self, uint64_t offset) except -1:
+        self.link.arena.lend(offset)
+        return self._note(offset)
+
+    cdef int _note(self, uint64_t token) except -1:
+        if self.lent is None:
+            self.lent = []
+        self.lent.append(token)
+        return 0
+
+    cdef int place_of(self, Block block, const char *data) except -1:
+        """How the receiver can have the array of a block at once, or PLACE_HERE. Does what that takes."""
+        cdef Link link = self.link
+        if self.reads:
+            if link.callers is None or block.arena is not link.callers.arena:
+                return PLACE_HERE
+            self.lend(block)
+            return PLACE_CALLERS
+        if block.returns is not link.returns:
+            return PLACE_HERE
+        if block.token & CALLERS:
+            if not link.shares_inputs:
+                return PLACE_HERE
+        elif data != block.memory:
+            return PLACE_HERE
+        if self.given_back is None:
+            self.given_back = []
+        self.given_back.append(block)
+        return PLACE_CALLERS if block.token & CALLERS else PLACE_BACK
+
+    cdef int head(self, str name, int data_type, ArrayView *view, int place, int64_t size) except -1:
+        """All of a tensor but where its data is."""
+        self.u8(data_type)
+        self.u8(view.ndim)
+        self.u8(place)
+        self.i64(size)
+        memcpy(self.grow(8 * view.ndim), view.dims, 8 * view.ndim)
+        return self.text(name)
 
     cdef char *grow(self, Py_ssize_t count) except NULL:
         """Place for `count` bytes more."""
@@ -316,11 +480,16 @@ cdef class Writer:
         return self.text(json_module.dumps(value))
 
     cdef int tensor(self, str name, object array, int data_type) except -1:
-        """Append a tensor; its data is copied. `array` is as `Tensor.wire`."""
+        """Append a tensor. `array` is as `Tensor.wire`.
+
+        Its data is copied, unless `gives` or `reads` allows less.
+        """
         cdef ArrayView view
         cdef int64_t size
-        cdef int i
+        cdef int i, place
         cdef Block block = None
+        cdef uint64_t offset
+        cdef MemoryOwner owner
         cdef bytes serialized = None
         cdef const char *data
         cdef char *to
@@ -342,29 +511,38 @@ cdef class Writer:
             size = item_size(data_type)
             for i in range(view.ndim):
                 size *= view.dims[i]
-        self.u8(data_type)
-        self.u8(view.ndim)
-        if size > INLINE_BYTES:
-            block = self.link.arena.allocate(size)
-            if block is None:
-                raise _no_room(size)
-            self.lent.append(block)
-        self.u8(PLACE_HERE if block is None else PLACE_ARENA)
-        self.i64(size)
-        memcpy(self.grow(8 * view.ndim), view.dims, 8 * view.ndim)
-        self.text(name)
-        if block is None:
+        if size <= INLINE_BYTES:
+            self.head(name, data_type, &view, PLACE_HERE, size)
             memcpy(self.grow(size), data, size)
-        else:
-            self.i64(block.offset)
-            to = block.memory
-            with nogil:
-                memcpy(to, data, size)
-        return 0
+            return 0
+        if serialized is None and (self.gives or self.reads):
+            owner = owner_of(array)
+            block = <Block> owner if type(owner) is Block else None
+            if block is not None:
+                place = self.place_of(block, data)
+                if place != PLACE_HERE:
+                    self.head(name, data_type, &view, place, size)
+                    self.i64(block.offset)
+                    return self.i64(data - block.memory) if place == PLACE_CALLERS else 0
+            offset = self.link.arena.lendable(data, size) if self.gives else 0
+            if offset:
+                self.lend_at(offset)
+                self.head(name, data_type, &view, PLACE_ARENA, size)
+                return self.i64(offset)
+        block = self.link.arena.allocate(size)
+        if block is None:
+            raise _no_room(size)
+        to = block.memory
+        with nogil:
+            memcpy(to, data, size)
+        self.lend(block)
+        self.head(name, data_type, &view, PLACE_ARENA, size)
+        return self.i64(block.offset)
 
     cdef int request(self, InferenceRequest request, tuple all_outputs) except -1:
         """Append a request. What it asks for is left out if it is `all_outputs`."""
         cdef RequestDetails details = request.details
+        self.reads = not self.link.is_stub
         self.i64(request.batch_size)
         self.u32(request.request_flags)
         self.text(request.id)
@@ -410,6 +588,8 @@ cdef class Writer:
             self.u8(1)
             return self.json(error_to_wire(outcome))
         reply = outcome
+        # A stub's own answers are nobody else's (`AnswerMaker.make`).
+        self.gives = self.link.is_stub
         self.u8(0)
         self.text(reply.request_id)
         self.u8(reply.final)
@@ -469,13 +649,18 @@ cdef class Reader:
     cdef int open(self, bytes payload) except -1:
         """Begin to read: take back what the other side gives back."""
         cdef uint32_t count
+        cdef uint64_t token
         self.payload = payload
         self.at = PyBytes_AS_STRING(payload)
         self.left = PyBytes_GET_SIZE(payload)
         count = self.u32()
         while count:
-            self.link.arena.release(<uint64_t> self.i64())
+            token = self.i64()
             count -= 1
+            if token & CALLERS and not self.link.is_stub:
+                self.link.end_lending(token ^ CALLERS)
+            else:
+                self.link.arena.take_back(token)
         return 0
 
     cdef const char *take(self, Py_ssize_t count) except NULL:
@@ -534,7 +719,7 @@ cdef class Reader:
             raise BrokenSegmentError(f"no tensor has data type {data_type} and {ndim} dims")
         memcpy(dims, self.take(8 * ndim), 8 * ndim)
         self.name = self.text()
-        self.is_view = False
+        self.is_view = VIEW_NOT
         for i in range(ndim):
             if dims[i] < 0 or (dims[i] and count > (<int64_t> 1 << 60) // dims[i]):
                 raise BrokenSegmentError(f"no tensor has shape {[dims[j] for j in range(ndim)]}")
@@ -545,16 +730,18 @@ cdef class Reader:
         if place == PLACE_HERE:
             data = self.take(size)
             if data_type != DT_BYTES:
-                self.is_view = may_view
+                self.is_view = VIEW_OF_RECORD if may_view else VIEW_NOT
                 if may_view:
                     return view_of_memory(<void *> data, ndim, dims, NULL, data_type, self.payload, False)
                 return array_of_memory(data, ndim, dims, data_type)
             encoded = PyBytes_FromStringAndSize(data, size)
         else:
-            block = self.link.borrowed(self.i64(), size)
+            block = self.block(place, size)
+            data = block.memory + self.distance
+            self.is_view = VIEW_OF_CALLERS if place == PLACE_CALLERS else VIEW_NOT
             if data_type != DT_BYTES:
-                return view_of_memory(block.memory, ndim, dims, NULL, data_type, block, True)
-            encoded = PyBytes_FromStringAndSize(block.memory, size)
+                return view_of_memory(<void *> data, ndim, dims, NULL, data_type, block, self.is_view == VIEW_NOT)
+            encoded = PyBytes_FromStringAndSize(data, size)
         try:
             array = deserialize_bytes_tensor(encoded)
         except struct.error as error:
@@ -563,23 +750,53 @@ cdef class Reader:
             raise BrokenSegmentError(f"tensor '{self.name}' needs {count} elements, and {array.size} came")
         return array.reshape([dims[i] for i in range(ndim)])
 
+    cdef Block block(self, int place, int64_t size):
+        """The block of the tensor at hand; sets `distance`, where in it the tensor begins."""
+        cdef Link link = self.link
+        cdef int64_t offset = self.i64()
+        cdef Block block
+        self.distance = 0
+        if offset < 0:
+            raise BrokenSegmentError(f"no block is at offset {offset}")
+        if place == PLACE_ARENA:
+            return borrow(link.segment, offset, size, of_stub=not link.is_stub, release=link.returns)
+        if place == PLACE_BACK:
+            return link.arena.adopt(offset, size)
+        if place != PLACE_CALLERS or link.callers is None:
+            raise BrokenSegmentError(f"no tensor is in a place of kind {place}")
+        self.distance = self.i64()
+        if self.distance < 0 or self.distance > (<int64_t> 1 << 61) or size > (<int64_t> 1 << 61):
+            raise BrokenSegmentError(f"no tensor begins at byte {self.distance} of a block")
+        if link.is_stub:
+            return link.callers.borrowed(offset, self.distance + size, offset | CALLERS, link.returns)
+        block = link.block_lent(offset)
+        if self.distance + size > <int64_t> block.size:
+            raise BrokenSegmentError(
+                f"{size} bytes at byte {self.distance} do not lie in a block of {block.size} bytes"
+            )
+        link.end_lending(offset)
+        return block
+
     cdef list tensors(self):
         """Tensors for model code, as inputs of a request.
 
-        A small one is as in process: `as_numpy()` gives a private copy. Of one in a block it gives
-        the memory itself, which nobody else uses.
+        Of one that was copied into a block, `as_numpy()` gives the memory itself, which nobody else
+        uses. A small one and one in callers' memory are as in process: `as_numpy()` gives a private
+        copy, or with `share_memory` the memory.
         """
         cdef uint32_t count = self.u32()
         cdef list made = []
         cdef Tensor tensor
+        cdef bint is_shown
         while count:
             count -= 1
             tensor = Tensor.__new__(Tensor)
             tensor.wire = self.array(True)
             tensor.tensor_name = self.name
             tensor.data_type = self.data_type
-            tensor.is_foreign = self.is_view
-            if not self.is_view and tensor.data_type != DT_BF16 and tensor.data_type != DT_BYTES:
+            tensor.is_foreign = self.is_view != VIEW_NOT
+            is_shown = self.is_view == VIEW_NOT or self.is_view == VIEW_OF_CALLERS and self.link.shares_inputs
+            if is_shown and tensor.data_type != DT_BF16 and tensor.data_type != DT_BYTES:
                 tensor.shown = tensor.wire
             made.append(tensor)
         return made
@@ -623,7 +840,7 @@ cdef class Reader:
         made.tensors = self.tensors()
         return made
 
-    cdef object outcome(self, str model_name, long model_version):
+    cpdef object outcome(self, str model_name, long model_version):
         """What `Writer.outcome` wrote, a `Reply` or an exception; sets `is_final`."""
         cdef Reply reply
         cdef uint32_t count

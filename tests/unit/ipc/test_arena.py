@@ -113,6 +113,60 @@ def test_memory_beyond_the_limit_goes_back_to_the_system() -> None:
     assert arena.used_blocks == 0
 
 
+def test_sizes_that_were_not_used_for_long_give_their_pages_back_first() -> None:
+    segment, arena = make(cache_limit=2 * MIB)
+    base = segment.resident_bytes()
+    for size in (MIB, MIB // 2, MIB):
+        blocks = [arena.allocate(size) for _ in range(2)]
+        for block in blocks:
+            assert block is not None
+            block.array((size // 4,), FP32)[:] = 1
+        del block, blocks
+    assert segment.resident_bytes() - base <= 2 * MIB + 16 * PAGE
+    # The two of 1 MiB were used last, so both halves went.
+    assert arena.cached_bytes == 2 * MIB
+    half = arena.allocate(MIB // 2)
+    assert half is not None
+    assert not half.array((MIB // 8,), FP32).any()
+    assert arena.cached_bytes == 2 * MIB
+    large = arena.allocate(3 * MIB)
+    assert large is not None
+    large.array((3 * MIB // 4,), FP32)[:] = 1
+    cached = arena.cached_bytes
+    del large  # more than the limit alone: it does not push the others out
+    assert arena.cached_bytes == cached == 2 * MIB
+
+
+def test_an_idle_arena_gives_all_pages_back() -> None:
+    segment, arena = make()
+    base = segment.resident_bytes()
+    block = arena.allocate(MIB)
+    assert block is not None
+    block.array((MIB // 4,), FP32)[:] = 1
+    offset = block.offset
+    arena.settle()
+    del block
+    arena.settle()
+    assert arena.cached_bytes == MIB  # something has happened meanwhile
+    arena.settle()
+    assert arena.cached_bytes == 0
+    assert segment.resident_bytes() == base
+    again = arena.allocate(MIB)
+    assert again is not None
+    assert again.offset == offset
+    assert not again.array((MIB // 4,), FP32).any()
+
+
+def test_a_larger_free_block_serves_when_there_is_no_room() -> None:
+    _, arena = make(arena_bytes=8 * PAGE)
+    block = arena.allocate(8 * PAGE)
+    assert block is not None
+    del block
+    block = arena.allocate(5 * PAGE)
+    assert block is not None
+    assert arena.allocate(1) is None
+
+
 def test_handed_over_and_released() -> None:
     _, arena = make()
     block = arena.allocate(10)
@@ -197,9 +251,10 @@ def test_tensors_between_processes() -> None:
             size = choose.randrange(1, MIB)
             block = arena.allocate(4 * size)
             assert block is not None
-            sent = block.array((size,), FP32)
-            sent[:] = np.arange(size)
+            sent = np.arange(size, dtype=np.float32)
+            block.array((size,), FP32)[:] = sent
             calls.push(1, size, block.hand_over().to_bytes(8, "little"))
+            del block
             kind, offset, _ = answers.pull(deadline_ns=in_time())
             assert kind == 1
             got = borrow(segment, offset, 4 * size, of_stub=True, release=lambda _: None)
@@ -288,6 +343,29 @@ class ArenaMachine(RuleBasedStateMachine):
 
 ArenaMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 test_any_sequence = ArenaMachine.TestCase
+
+
+def test_a_forked_child_leaves_the_memory_to_its_parent() -> None:
+    _, arena = make(cache_limit=0)
+    block = arena.allocate(MIB)
+    assert block is not None
+    array = block.array((MIB // 4,), FP32)
+    array[:] = 3
+    del block
+    pid = os.fork()
+    if not pid:
+        try:
+            del array
+            arena.trim()
+            code = 0 if arena.allocate(1) is None else 2
+        except BaseException:
+            code = 1
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert (array == 3).all()
+    assert arena.used_blocks == 1
+    del array
+    assert arena.used_blocks == 0
 
 
 def test_nothing_is_left() -> None:

@@ -1,0 +1,23 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy.typing as npt
+from typing_extensions import disjoint_base
+
+from pytriton_lite._ipc.arena import Arena
+
+@disjoint_base
+class CallerMemory:
+    @property
+    def fd(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def arena(self) -> Arena | None: ...
+    @staticmethod
+    def create_largest() -> CallerMemory: ...
+    @staticmethod
+    def create(*, size: int = ..., cache_limit: int = ...) -> CallerMemory: ...
+    @staticmethod
+    def attach(fd: int) -> CallerMemory: ...
+    def empty(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]: ...

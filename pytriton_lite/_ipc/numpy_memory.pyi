@@ -1,0 +1,3 @@
+from pytriton_lite._ipc.arena import Arena
+
+def allocate_in(arena: Arena) -> bool: ...
