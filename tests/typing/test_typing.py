@@ -41,6 +41,8 @@ MODULES = (
     "_core.tensor",
     "_ipc.arena",
     "_ipc.bls_port",
+    "_ipc.caller_memory",
+    "_ipc.numpy_memory",
     "_ipc.remote",
     "_ipc.segment",
     "_ipc.stub_bls",
