@@ -52,11 +52,12 @@ Call = Callable[[], object]
 
 
 @contextmanager
-def served(*names: str) -> Iterator[ptl.Server]:
+def served(*names: str, share_memory: bool = False) -> Iterator[ptl.Server]:
     """A fresh server with these models, each in a process."""
     with ptl.Server(
-        MODELS, execution="process", model_control_mode="explicit", startup_models=list(names)
-    ) as server:
+        MODELS, execution="process", share_memory=share_memory, model_control_mode="explicit",
+        startup_models=list(names),
+    ) as server:  # fmt: skip
         yield server
 
 
@@ -397,28 +398,31 @@ def sizes(report: Report) -> None:
 
         @contextmanager
         def identity(
-            is_shared: bool, source: np.ndarray = source, count: int = count
+            is_ours: bool, share_memory: bool, source: np.ndarray = source, count: int = count
         ) -> Iterator[Callable[[], Figures]]:
-            with served("identity") as server:
+            with served("identity", share_memory=share_memory) as server:
                 array = source
-                if is_shared:
-                    array = np.asarray(server.empty(source.shape, source.dtype))
+                if is_ours:
+                    array = server.empty(source.shape, source.dtype)
                     array[:] = source
                 yield latencies(partial(server.model("identity"), {"INPUT0": array}), count)
 
-        contenders: dict[str, Contender] = {"memcpy": memcpy, "plain": partial(identity, False)}
-        if hasattr(ptl.Server, "empty"):
-            contenders["empty"] = partial(identity, True)
+        contenders: dict[str, Contender] = {
+            "memcpy": memcpy,
+            "plain": partial(identity, False, False),
+            "empty": partial(identity, True, False),
+            "shared": partial(identity, True, True),
+        }
         rounds = report.compare(contenders, passes=3)
-        base = {"baseline": "warm np.copyto", "base": of(rounds["memcpy"], "p50")}
-        report.add(
-            f"{mib} MiB identity", "us", of(rounds["plain"], "p50"), **base,
-            most_ratio=1.5 if mib == 64 else None,
-        )  # fmt: skip
-        if "empty" in rounds:
+        for name, label, limits in (
+            ("plain", "", {"most_ratio": 1.5}),
+            ("empty", " of server.empty()", {}),
+            ("shared", " of server.empty(), share_memory", {"most": 50}),
+        ):
             report.add(
-                f"{mib} MiB identity of server.empty()", "us", of(rounds["empty"], "p50"), **base,
-                most=50 if mib == 64 else None,
+                f"{mib} MiB identity{label}", "us", of(rounds[name], "p50"),
+                baseline="warm np.copyto", base=of(rounds["memcpy"], "p50"),
+                **(limits if mib == 64 else {}),
             )  # fmt: skip
 
 
