@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import queue
-import shutil
 import tempfile
 import threading
 from collections import deque
@@ -24,6 +23,7 @@ from harness import (
     Contender,
     Figures,
     Report,
+    copy_model,
     in_fresh_interpreter,
     latencies,
     model_object,
@@ -337,17 +337,6 @@ t2 = time.perf_counter_ns()
 server.stop()
 print(json.dumps({"ours": (t1 - t0) / 1e6, "bare": (t2 - t1) / 1e6}))
 """
-
-
-def copy_model(name: str, repository: Path, new_name: str, instances: int = 1) -> None:
-    """Copy of a model here, under another name and with a number of instances."""
-    target = repository / new_name
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(MODELS / name, target, ignore=ignored)
-    config = target / "config.pbtxt"
-    text = config.read_text(encoding="utf-8")
-    text = text.replace("kind: KIND_CPU", f"kind: KIND_CPU count: {instances}")
-    config.write_text(text, encoding="utf-8")
 
 
 def start_up(report: Report, instances: int = 50, models: int = 20) -> None:

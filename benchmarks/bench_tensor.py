@@ -22,6 +22,7 @@ from harness import (
     in_fresh_interpreter,
     latencies,
     of,
+    page_aligned,
     tight,
 )
 
@@ -239,17 +240,6 @@ def objects(report: Report) -> None:
 
 
 # -- sizes -------------------------------------------------------------------------------
-
-
-def page_aligned(size: int) -> np.ndarray:
-    """Touched bytes that begin on a page.
-
-    Some processors copy ten times slower between two addresses that differ by a little modulo
-    the page size, as neighbours on the heap do; the baseline is not to depend on that.
-    """
-    raw = np.ones(size + 4096, dtype=np.uint8)
-    begin = -raw.ctypes.data % 4096
-    return raw[begin : begin + size]
 
 
 def sizes(report: Report) -> None:

@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -75,18 +76,22 @@ class Report:
     rounds: int = 9
     json_file: str | None = None
     rows: list[Row] = field(default_factory=list)
+    given: dict[str, str | None] = field(default_factory=dict)
 
     @classmethod
-    def from_command_line(cls, description: str) -> Report:
-        """Read ``--rounds``, ``--quick`` and ``--json``."""
+    def from_command_line(cls, description: str, options: Mapping[str, str] = {}) -> Report:
+        """Read ``--rounds``, ``--quick``, ``--json`` and `options`, which are name to help."""
         parser = argparse.ArgumentParser(description=description.splitlines()[0])
         parser.add_argument("--rounds", type=int, default=9, help="fresh instances (default 9)")
         parser.add_argument(
             "--quick", action="store_true", help="a few seconds; figures mean little"
         )
         parser.add_argument("--json", metavar="FILE", help="write machine and rows there")
+        for name, text in options.items():
+            parser.add_argument(name, help=text)
         given = parser.parse_args()
         report = cls(description, given.quick, 2 if given.quick else given.rounds, given.json)
+        report.given = {name[2:]: getattr(given, name[2:]) for name in options}
         print("  ".join(f"{key}: {value}" for key, value in machine().items()), flush=True)
         return report
 
@@ -243,6 +248,28 @@ def throughput(work: Callable[[], int]) -> Callable[[], Figures]:
 
     measure()
     return measure
+
+
+def page_aligned(size: int) -> np.ndarray:
+    """Touched bytes that begin on a page.
+
+    Some processors copy ten times slower between two addresses that differ by a little modulo
+    the page size, as neighbours on the heap do; the baseline is not to depend on that.
+    """
+    raw = np.ones(size + 4096, dtype=np.uint8)
+    begin = -raw.ctypes.data % 4096
+    return raw[begin : begin + size]
+
+
+def copy_model(name: str, repository: Path, new_name: str, instances: int = 1) -> None:
+    """Copy of a model here, under another name and with a number of instances."""
+    target = repository / new_name
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(MODELS / name, target, ignore=ignored)
+    config = target / "config.pbtxt"
+    text = config.read_text(encoding="utf-8")
+    text = text.replace("kind: KIND_CPU", f"kind: KIND_CPU count: {instances}")
+    config.write_text(text, encoding="utf-8")
 
 
 def model_object(name: str, config: Mapping[str, Any]) -> Any:

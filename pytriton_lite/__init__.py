@@ -15,13 +15,11 @@ except ImportError as error:
         "source folder, which hides an installed package, run `pip install -e .`"
     ) from error
 
+import typing
+
 from pytriton_lite import errors, pb_utils
-from pytriton_lite._backend import BackendRecord, BackendTable
 from pytriton_lite._core.reply import InferenceResponse, Tensor
 from pytriton_lite._dtypes import DataType
-from pytriton_lite._index import ModelIndexEntry, ModelState
-from pytriton_lite._options import CompatibilityWarning, ModelControlMode, Options
-from pytriton_lite._protocol import TritonPythonModel
 from pytriton_lite.errors import (
     AlreadyExistsError,
     CancelledError,
@@ -37,13 +35,19 @@ from pytriton_lite.errors import (
     UnknownError,
     UnsupportedError,
 )
-from pytriton_lite.model import (
-    InferenceRequest,
-    Model,
-    ModelBatchFlag,
-    ModelTxnPropertyFlag,
-)
-from pytriton_lite.server import Server
+
+if typing.TYPE_CHECKING:
+    from pytriton_lite._backend import BackendRecord, BackendTable
+    from pytriton_lite._index import ModelIndexEntry, ModelState
+    from pytriton_lite._options import CompatibilityWarning, ModelControlMode, Options
+    from pytriton_lite._protocol import TritonPythonModel
+    from pytriton_lite.model import (
+        InferenceRequest,
+        Model,
+        ModelBatchFlag,
+        ModelTxnPropertyFlag,
+    )
+    from pytriton_lite.server import Server
 
 del _tensor
 
@@ -83,3 +87,35 @@ __all__ = [
     "errors",
     "pb_utils",
 ]
+
+# Names of servers, and their modules. They are imported when they are asked for: the processes that
+# models run in import this package, too, and have no server.
+_LAZY = {
+    "BackendRecord": "_backend",
+    "BackendTable": "_backend",
+    "ModelIndexEntry": "_index",
+    "ModelState": "_index",
+    "CompatibilityWarning": "_options",
+    "ModelControlMode": "_options",
+    "Options": "_options",
+    "TritonPythonModel": "_protocol",
+    "InferenceRequest": "model",
+    "Model": "model",
+    "ModelBatchFlag": "model",
+    "ModelTxnPropertyFlag": "model",
+    "Server": "server",
+}
+
+
+def __getattr__(name: str) -> typing.Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+    import importlib
+
+    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

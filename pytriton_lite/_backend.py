@@ -12,7 +12,6 @@ that name it; the backend ``python`` takes the model's own file in V.
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import os
@@ -262,5 +261,7 @@ def _nearest_backend(backend: str, backend_directory: str) -> str:
         names = [entry.name for entry in os.scandir(backend_directory) if entry.is_dir()]
     except OSError:
         return f"; there is no backend directory '{backend_directory}'"
+    import difflib  # for this case alone
+
     near = difflib.get_close_matches(backend, names, 1)
     return f"; did you mean '{near[0]}'?" if near else ""

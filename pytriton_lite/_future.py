@@ -20,13 +20,15 @@ class RequestFuture(concurrent.futures.Future[InferenceResponse]):
 
     def complete(self, slot: Any) -> None:
         """Take the outcome of the slot; called by who finished it."""
-        if not self.set_running_or_notify_cancel():
-            return
         outcome = slot.take_outcome()
-        if isinstance(outcome, BaseException):
-            self.set_exception(outcome)
-        else:
-            self.set_result(outcome)
+        # Straight from pending to finished: each step of a future takes its lock.
+        try:
+            if isinstance(outcome, BaseException):
+                self.set_exception(outcome)
+            else:
+                self.set_result(outcome)
+        except concurrent.futures.InvalidStateError:
+            return  # cancelled meanwhile
 
     def cancel(self) -> bool:
         """Cancel the request; False when it is answered already."""

@@ -44,6 +44,7 @@ from pytriton_lite._instance.base import Instance
 from pytriton_lite._instance.inline import InlineInstance
 from pytriton_lite._instance.loader import InstancePlan, ModelCode, auto_complete
 from pytriton_lite._instance.output_check import make_output_check
+from pytriton_lite._instance.plain_source import has_no_auto_complete
 from pytriton_lite._instance.process import (
     ProcessInstance,
     StubSettings,
@@ -412,8 +413,11 @@ def _completed(message: Any, code: ModelCode, options: Options, stubs: StubSetti
     resolve_instance_groups(completed)
     validate_parameters(completed)
     if not options.strict_model_config:
+        returned = None
         if stubs is not None:
-            returned = auto_complete_in_stub(code, to_json(completed), stubs)
+            # A process takes as long to start as the instance itself.
+            if not has_no_auto_complete(code.backend.model_file):
+                returned = auto_complete_in_stub(code, to_json(completed), stubs)
         else:
             returned = auto_complete(code, to_json(completed))
         if returned is not None:

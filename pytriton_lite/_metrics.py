@@ -19,9 +19,8 @@ from itertools import accumulate, pairwise
 from typing import ClassVar, Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
-from typing_extensions import override
-
 from pytriton_lite._core.statistics import FAILURE_REASONS, VersionStatistics
+from pytriton_lite._typing import override
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 

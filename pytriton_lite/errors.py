@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Self
 
-from typing_extensions import override
+from pytriton_lite._typing import override
 
 __all__ = [
     "AlreadyExistsError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pytriton_lite._async import AsyncResponseStream
     from pytriton_lite._core.calls import ResponseStream, ServedVersion
     from pytriton_lite._core.slot import CallSlot
+    from pytriton_lite._future import RequestFuture
     from pytriton_lite._repository import Repository
 
 Parameter: TypeAlias = "bool | int | float | str"
@@ -195,9 +197,7 @@ class Model(ModelCalls):
             ),
         )  # fmt: skip
         self._check_thread(served)
-        from pytriton_lite._future import RequestFuture
-
-        future = RequestFuture()
+        future = _future_class()()
         future.attach(served.queue, slot)
         slot.notify_when_done(future.complete)
         served.queue.submit_all([slot])
@@ -512,6 +512,14 @@ class Model(ModelCalls):
             if settings.is_decoupled
             else ModelTxnPropertyFlag.ONE_TO_ONE
         )
+
+
+@functools.cache
+def _future_class() -> type[RequestFuture]:
+    # Imported when the first one is made: futures bring much along.
+    from pytriton_lite._future import RequestFuture
+
+    return RequestFuture
 
 
 def _flags(sequence_start: bool, sequence_end: bool) -> int:

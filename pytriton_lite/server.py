@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from typing_extensions import override
 
 from pytriton_lite._backend import BackendTable, backend_table
 from pytriton_lite._options import ModelControlMode, Options, StrPath, make_options
+from pytriton_lite._typing import override
 from pytriton_lite.errors import (
     ModelLoadError,
     NotFoundError,

@@ -16,7 +16,7 @@ import functools
 import re
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from typing_extensions import override
+from pytriton_lite._typing import override
 
 from ..errors import ConfigError
 from .schema import ConfigMessage, Field, integer_type, is_repeated, model_config_class

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from pytriton_lite._instance.namespace import ModuleNamespace
-
 if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
+
+    from pytriton_lite._instance.namespace import ModuleNamespace
 
 
 class InstanceLoop:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from typing_extensions import override
-
 from pytriton_lite._core.queue import Executor, RequestQueue
 from pytriton_lite._instance.base import Instance, InstanceState
 from pytriton_lite._instance.loader import InstancePlan, LoadedModel
+from pytriton_lite._typing import override
 
 
 class InlineInstance(Instance):

@@ -7,24 +7,26 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytriton_lite import pb_utils
 from pytriton_lite._backend import ResolvedBackend
 from pytriton_lite._control import InstanceScope, ModelControl
 from pytriton_lite._core.contract import Contract, is_ctrl_c
 from pytriton_lite._core.message import SCOPE_KEY
-from pytriton_lite._import_hook import add_native_names, utils_modules
 from pytriton_lite._instance.bls import BlsCalls
 from pytriton_lite._instance.event_loop import InstanceLoop
 from pytriton_lite._instance.exception_text import describe_exception
-from pytriton_lite._instance.namespace import ModuleNamespace
 from pytriton_lite._instance.readiness import ReadinessCheck
 from pytriton_lite._metrics import MetricRegistry
+from pytriton_lite._utils_modules import add_native_names, utils_modules
 from pytriton_lite.errors import InternalError
 from pytriton_lite.pb_utils.control import make_control_functions
 from pytriton_lite.pb_utils.log import make_logger_class
 from pytriton_lite.pb_utils.metrics import MetricOwner, make_metric_family_class
+
+if TYPE_CHECKING:
+    from pytriton_lite._instance.namespace import ModuleNamespace
 
 _log = logging.getLogger("pytriton_lite.instance")
 
@@ -88,6 +90,13 @@ class InstancePlan:
     control: ModelControl | None
 
 
+def _private_namespace(*arguments: Any) -> ModuleNamespace:
+    # Imported here, since an instance that is alone in its process does not need it.
+    from pytriton_lite._instance.namespace import ModuleNamespace
+
+    return ModuleNamespace(*arguments)
+
+
 @dataclass(frozen=True, slots=True)
 class Home:
     """What differs between the homes of an instance: in this process, or alone in one of its own.
@@ -98,7 +107,7 @@ class Home:
         Called as `ModuleNamespace`, `BlsCalls` and `Contract`.
     """
 
-    make_namespace: Callable[..., Any] = ModuleNamespace
+    make_namespace: Callable[..., Any] = _private_namespace
     make_bls: Callable[..., Any] = BlsCalls
     make_contract: Callable[..., Contract] = Contract
 

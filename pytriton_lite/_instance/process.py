@@ -24,8 +24,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from typing_extensions import override
-
 from pytriton_lite._core.queue import Executor, RequestQueue
 from pytriton_lite._environment import ExecutionEnvironment
 from pytriton_lite._environment.carried import FINDER, VARIABLE, carried_packages
@@ -54,6 +52,7 @@ from pytriton_lite._ipc.questions import Answerer, Asker
 from pytriton_lite._ipc.remote import RemoteContract
 from pytriton_lite._ipc.segment import BrokenSegmentError, Segment
 from pytriton_lite._ipc.wire import Link, RecordKind
+from pytriton_lite._typing import override
 from pytriton_lite.errors import InternalError, UnavailableError
 
 _log = logging.getLogger("pytriton_lite.instance")

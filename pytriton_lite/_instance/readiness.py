@@ -13,13 +13,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any
-
-from typing_extensions import override
+from typing import TYPE_CHECKING, Any
 
 from pytriton_lite._instance.event_loop import InstanceLoop
-from pytriton_lite._instance.namespace import ModuleNamespace
+from pytriton_lite._typing import override
 from pytriton_lite.errors import InternalError, TritonError, UnavailableError
+
+if TYPE_CHECKING:
+    from pytriton_lite._instance.namespace import ModuleNamespace
 
 _log = logging.getLogger("pytriton_lite.server")
 

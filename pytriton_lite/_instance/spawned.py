@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytriton_lite._import_hook import UTILS_NAME, utils_modules
 from pytriton_lite._instance.namespace import ModuleNamespace
+from pytriton_lite._utils_modules import UTILS_NAME, utils_modules
 
 
 def install(root: str, search_path: Sequence[str], folders: Sequence[str]) -> None:

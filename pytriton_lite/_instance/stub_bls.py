@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing_extensions import override
-
 from pytriton_lite._core.bls import BlsScope
 from pytriton_lite._core.contract import Contract
 from pytriton_lite._instance.bls import BlsCalls
 from pytriton_lite._ipc.stub_bls import StubQueue
+from pytriton_lite._typing import override
 
 
 class StubBls(BlsCalls):

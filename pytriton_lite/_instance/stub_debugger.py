@@ -6,9 +6,8 @@ import pdb
 from types import FrameType
 from typing import Any
 
-from typing_extensions import override
-
 from pytriton_lite._ipc.questions import Asker
+from pytriton_lite._typing import override
 from pytriton_lite.errors import TritonError
 
 # Stepping out of the model's code leads here.

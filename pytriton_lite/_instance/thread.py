@@ -6,11 +6,10 @@ import logging
 import threading
 import time
 
-from typing_extensions import override
-
 from pytriton_lite._core.queue import Executor, RequestQueue
 from pytriton_lite._instance.base import Instance, InstanceState
 from pytriton_lite._instance.loader import InstancePlan, LoadedModel
+from pytriton_lite._typing import override
 from pytriton_lite.errors import UnavailableError
 
 _log = logging.getLogger("pytriton_lite.instance")

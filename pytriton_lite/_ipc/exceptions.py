@@ -12,9 +12,8 @@ import builtins
 import traceback
 from typing import Any
 
-from typing_extensions import override
-
 from pytriton_lite._core.tensor import TritonModelException
+from pytriton_lite._typing import override
 from pytriton_lite.errors import ModelLoadError, RequestTimeoutError, TritonError, error_from_code
 
 _PLAIN = (str, int, float, bool, type(None))

@@ -152,7 +152,7 @@ cdef class Link:
             self.main_out = segment.producer("calls")
             self.main_in = segment.consumer("answers", yield_ns=yield_ns)
             self.side_out = segment.producer("to_stub")
-            self.side_in = segment.consumer("to_server")
+            self.side_in = segment.consumer("to_server", yield_ns=yield_ns)
 
     def close(self):
         """The other process is gone: who waits for it gets UnavailableError, now and later."""

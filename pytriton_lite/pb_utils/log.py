@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from typing import Any, NoReturn
 
@@ -17,6 +16,8 @@ class _LoggerType(type):
 
     def __getattr__(cls, name: str) -> NoReturn:
         error = AttributeError(f"type object 'Logger' has no attribute '{name}'")
+        import difflib  # which takes long, and is for this case alone
+
         near = difflib.get_close_matches(name, [n for n in dir(cls) if n[0] != "_"], 1)
         if near:
             error.add_note(f"did you mean {near[0]!r}?")

@@ -53,6 +53,18 @@ def run_quick(program: str, folder: Path) -> dict:
             "bench_config.py",
             {"parse and validate, config.pbtxt", "JSON for a model", "JSON of an override"},
         ),
+        (
+            "bench_process.py",
+            {
+                "add_sub, 1 caller, p50",
+                "stream of small responses",
+                "SIGKILL to the caller's error",
+            },
+        ),
+        (
+            "bench_load.py",
+            {"load of 1 model, process, 4 at a time", "import of the stub"},
+        ),
     ],
 )
 def test_benchmark_writes_rows_with_their_baselines(program, some_rows, tmp_path):

@@ -46,7 +46,7 @@ PUBLIC = [
 
 def test_public_names():
     assert sorted(ptl.__all__) == PUBLIC
-    public = {name for name in vars(ptl) if name[0] != "_" and name != "annotations"}
+    public = {name for name in dir(ptl) if name[0] != "_" and name != "annotations"}
     modules = {
         name
         for name in public - set(ptl.__all__)

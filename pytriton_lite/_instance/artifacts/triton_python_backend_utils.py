@@ -15,6 +15,6 @@ except ModuleNotFoundError:
     carried = runpy.run_path(os.path.join(package, "_environment", "carried.py"))
     exec(carried["FINDER"], {})
 
-from pytriton_lite._import_hook import UTILS_NAME, utils_modules
+from pytriton_lite._utils_modules import UTILS_NAME, utils_modules
 
 sys.modules[__name__] = utils_modules({})[UTILS_NAME]

@@ -6,9 +6,8 @@ import logging
 import traceback
 from typing import Any
 
-from typing_extensions import override
-
 from pytriton_lite._ipc.questions import Answerer, Asker
+from pytriton_lite._typing import override
 from pytriton_lite.errors import UnavailableError
 
 _PACKAGE = "pytriton_lite"

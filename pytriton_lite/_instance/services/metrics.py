@@ -14,10 +14,9 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from typing_extensions import override
-
 from pytriton_lite._ipc.questions import Answerer, Asker
 from pytriton_lite._metrics import SERIES_TYPES, Family, MetricError, MetricRegistry, Series
+from pytriton_lite._typing import override
 from pytriton_lite.errors import UnavailableError
 
 

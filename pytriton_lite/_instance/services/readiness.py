@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from typing_extensions import override
-
 from pytriton_lite._instance.readiness import (
     CLOSED,
     SHARED_TIMED_OUT,
@@ -19,6 +17,7 @@ from pytriton_lite._instance.readiness import (
 )
 from pytriton_lite._ipc.exceptions import error_of_wire, error_to_wire
 from pytriton_lite._ipc.questions import Answerer, Asker, Question
+from pytriton_lite._typing import override
 from pytriton_lite.errors import UnavailableError
 
 # Who asks has the limit. The stub answers when `is_ready` has ended, whenever that is.
