@@ -275,13 +275,33 @@ class Server:
         self._loaded.load(model_name, parameters)
         return Model(self._loaded, model_name, -1)
 
-    def unload(self, model: str | Model, *, wait_until_unloaded: bool = False) -> None:
+    def poll_model_repository(self) -> None:
+        """Look for new, changed and removed models now; returns when they are loaded.
+
+        What fails to load is logged, and what was loaded before stays.
+
+        Raises
+        ------
+        UnavailableError
+            The server does not run in poll mode.
+        """
+        self._loaded.poll()
+
+    def unload(
+        self,
+        model: str | Model,
+        unload_dependents: bool = False,
+        wait_until_unloaded: bool = False,
+    ) -> None:
         """Stop serving a model; requests it has accepted finish, then `finalize` runs.
 
         Parameters
         ----------
         model
             Unknown names are no error, as on Triton.
+        unload_dependents
+            Also unload the models that an ensemble is made of and that nobody else uses; of other
+            models it means nothing.
         wait_until_unloaded
             Return only when `finalize` has run.
 
@@ -320,7 +340,10 @@ class Server:
         return self._state == "running"
 
     def ready(self) -> bool:
-        """Whether the server is live and every model that was loaded is ready, as `Model.ready`."""
+        """Whether the server is live and every model that was loaded is ready, as `Model.ready`.
+
+        With ``strict_readiness=False``: whether it is live.
+        """
         return self.live() and self._loaded.all_ready()
 
     def metrics(self) -> str:
