@@ -32,6 +32,7 @@ from pytriton_lite._options import ModelControlMode, Options
 from pytriton_lite._overrides import FileTimes, OverrideFolder, file_times, read_parameters
 from pytriton_lite._poller import Poller
 from pytriton_lite.errors import (
+    AlreadyExistsError,
     ConfigError,
     InternalError,
     InvalidArgumentError,
@@ -39,6 +40,7 @@ from pytriton_lite.errors import (
     NotFoundError,
     TritonError,
     UnavailableError,
+    UnsupportedError,
 )
 
 _log = logging.getLogger("pytriton_lite.server")
@@ -146,6 +148,9 @@ class Repository:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        # Path -> names of its models that differ from those of their folders, by folder. Replaced,
+        # never changed, as the next one.
+        self._repositories: dict[str, dict[str, str]] = {path: {} for path in options.repositories}
         self.metrics = MetricRegistry(is_enabled=options.metrics)
         self._environments = EnvironmentCache()
         # This dict and that of a model's versions are replaced, never changed, so that readers
@@ -178,7 +183,7 @@ class Repository:
     def _folders(self) -> dict[str, list[str]]:
         """Folders of each model; where there are several, none is used."""
         found: dict[str, list[str]] = {}
-        for repository in self._options.repositories:
+        for repository, mapping in self._repositories.items():
             try:
                 entries = [entry for entry in os.scandir(repository) if entry.is_dir()]
             except OSError as error:
@@ -186,12 +191,17 @@ class Repository:
                     f"model repository '{repository}' cannot be read: {error.strerror}"
                 ) from error
             for entry in entries:
-                found.setdefault(entry.name, []).append(entry.path)
+                found.setdefault(mapping.get(entry.name, entry.name), []).append(entry.path)
         return found
 
     def _folder(self, name: str) -> str:
         _check_name(name)
-        folders = [os.path.join(repository, name) for repository in self._options.repositories]
+        folders = [
+            os.path.join(repository, folder)
+            for repository, mapping in self._repositories.items()
+            for folder in (name, *mapping)
+            if mapping.get(folder, folder) == name
+        ]
         found = [folder for folder in folders if os.path.isdir(folder)]
         if len(found) > 1:
             raise InvalidArgumentError(
@@ -210,6 +220,62 @@ class Repository:
     def _nearest(self, name: str) -> str:
         near = difflib.get_close_matches(name, self.names(), 1)
         return f"; did you mean '{near[0]}'?" if near else ""
+
+    def register(self, path: str, name_mapping: Mapping[str, str]) -> None:
+        """Add a repository; its models are loaded on request. Texts are Triton's.
+
+        Raises
+        ------
+        UnsupportedError
+            The server does not run in explicit mode.
+        InvalidArgumentError
+            There is no such folder.
+        AlreadyExistsError
+            The repository is registered, or another model has got one of the names by a mapping.
+        """
+        self._check_registration("registration")
+        if not os.path.isdir(path):
+            raise InvalidArgumentError(f"failed to register '{path}', repository not found")
+        added = os.path.abspath(path)
+        with self._lock:
+            if added in self._repositories:
+                raise AlreadyExistsError(f"model repository '{path}' has already been registered")
+            taken = {name for given in self._repositories.values() for name in given.values()}
+            for name in name_mapping.values():
+                _check_name(name)
+                if name in taken:
+                    raise AlreadyExistsError(
+                        f"failed to register '{name}', there is a conflicting mapping for '{name}'"
+                    )
+                taken.add(name)
+            self._repositories = {**self._repositories, added: dict(name_mapping)}
+        _log.info("Model repository registered: %s", path)
+
+    def unregister(self, path: str) -> None:
+        """Forget a repository; what is loaded from it stays loaded.
+
+        Raises
+        ------
+        UnsupportedError
+            The server does not run in explicit mode.
+        InvalidArgumentError
+            It is not registered.
+        """
+        self._check_registration("unregistration")
+        removed = os.path.abspath(path)
+        with self._lock:
+            if removed not in self._repositories:
+                raise InvalidArgumentError(f"failed to unregister '{path}', repository not found")
+            self._repositories = {
+                known: mapping for known, mapping in self._repositories.items() if known != removed
+            }
+        _log.info("Model repository unregistered: %s", path)
+
+    def _check_registration(self, what: str) -> None:
+        if self._options.model_control_mode is not ModelControlMode.EXPLICIT:
+            raise UnsupportedError(
+                f"repository {what} is not allowed if model control mode is not EXPLICIT"
+            )
 
     # -- loading -----------------------------------------------------------------------
 
@@ -425,6 +491,8 @@ class Repository:
             return _Polled(message, folder, None, files)
         config_name = self._options.model_config_name
         message = parse_config(name, folder, strict=strict, config_name=config_name)
+        if os.path.basename(folder) != name:
+            message.name = name  # a mapping names it, whatever its configuration says
         file = config_path(folder, config_name)
         try:
             prepare_config(message, name, folder, strict=strict)
