@@ -47,7 +47,10 @@ class LoopBridge:
         return bridge
 
     async def run(self, queue: Any, slot: Any, timeout_s: float | None) -> Any:
-        """Queue a slot and await its response. Cancelling the task cancels the request."""
+        """Queue a slot and await its response; None when the queue is closed.
+
+        Cancelling the task cancels the request.
+        """
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         slot.notify_when_done(self._finished)
@@ -80,20 +83,25 @@ class LoopBridge:
         slot: Any,
         future: asyncio.Future[Any],
         convert: Callable[[Any], Any],
-    ) -> None:
+    ) -> bool:
         """Queue a slot whose outcome, converted, becomes the result of a future of this loop.
 
-        A BLS request; it fails when no instance can ever become free for it.
+        A BLS request; it fails when no instance can ever become free for it. Returns False when
+        the queue is closed, and nothing has happened.
         """
         submitted = _Submitted(queue, slot, future, convert)
         slot.notify_when_done(lambda _: self._finished(submitted))
-        if queue.submit_all([slot]):
+        found_idle = queue.submit_all([slot])
+        if found_idle is None:
+            return False
+        if found_idle:
             future.add_done_callback(submitted.ended)
-            return
+            return True
         self._watched[submitted] = Watch(slot)
         future.add_done_callback(partial(self._ended, submitted))
         if self._next_look is None:
             self._next_look = asyncio.get_running_loop().call_later(watch_slice_s(), self._look)
+        return True
 
     def _ended(self, submitted: _Submitted, future: asyncio.Future[Any]) -> None:
         self._watched.pop(submitted, None)
@@ -110,13 +118,20 @@ class LoopBridge:
     def _start(self) -> None:
         starting, self._starting = self._starting, {}
         for queue, slots in starting.items():
+            refusal: Exception | None = None
             try:
-                queue.submit_all(slots)
+                if queue.submit_all(slots) is not None:
+                    continue
             except Exception as error:
-                for slot in slots:
-                    future = self._futures.pop(slot, None)
-                    if future is not None and not future.done():
-                        future.set_exception(error)
+                refusal = error
+            for slot in slots:
+                future = self._futures.pop(slot, None)
+                if future is None or future.done():
+                    continue
+                if refusal is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(refusal)
 
     def _finished(self, slot: Any) -> None:
         """Deliver a slot, or wake the reader of a stream, on the loop. Called on any thread."""

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any, Literal, TypeAlias
 
 from pytriton_lite._python_settings import stub_timeout_s
-from pytriton_lite.errors import InvalidArgumentError, UnsupportedError
+from pytriton_lite.errors import InvalidArgumentError
 
 ExecutionMode: TypeAlias = Literal["auto", "inline", "thread", "process"]
 StrPath: TypeAlias = "str | os.PathLike[str]"
@@ -20,7 +20,7 @@ _MODES = ("auto", "inline", "thread", "process")
 
 
 class ModelControlMode(Enum):
-    """When models are loaded: all at start, or on request."""
+    """When models are loaded: all at start, also when files change, or on request."""
 
     NONE = "none"
     POLL = "poll"
@@ -52,9 +52,7 @@ _WITHOUT_MEANING = {
     "repo_agent_directory": "/opt/tritonserver/repoagents",
     "gpu_metrics": False,
     "cpu_metrics": False,
-    "strict_readiness": True,
     "model_namespacing": False,
-    "model_load_retry_count": 0,
     "log_callback": None,
 }
 
@@ -91,7 +89,11 @@ class Options:
         Name of the server in its metadata.
     model_control_mode, startup_models
         ``EXPLICIT`` loads `startup_models` only (``["*"]``: all) and allows `Server.load`, and
-        models to use `pb_utils.load_model`.
+        models to use `pb_utils.load_model`. ``POLL`` loads all and looks for new, changed and
+        removed models; what Python compiles (``__pycache__``) is no change.
+    repository_poll_secs
+        Seconds between two looks in poll mode, as tritonserver's ``--repository-poll-secs``; 0:
+        only `Server.poll_model_repository` looks. Default 15.
     exit_on_error
         Whether a failed load makes `Server.start` fail. Default True.
     exit_timeout
@@ -100,6 +102,10 @@ class Options:
         Seconds that the import of a model and its `initialize` may take in a process. Default 600.
     model_load_thread_count
         Models that load side by side. Default 4.
+    model_load_retry_count
+        How often a version that failed to load is tried again. Default 0.
+    strict_readiness
+        Whether `Server.ready` asks for every model. Default True.
     backend_configuration
         ``{"python": {key: value}}``, as ``--backend-config``. ``stub-timeout-seconds`` is the
         limit for the start of a process, before the model's code runs; default 30. The values of
@@ -122,10 +128,13 @@ class Options:
     server_id: str = "triton"
     model_control_mode: ModelControlMode | str = ModelControlMode.NONE
     startup_models: Sequence[str] = ()
+    repository_poll_secs: float = 15
     exit_on_error: bool = True
     exit_timeout: float = 30
     load_timeout: float = 600
     model_load_thread_count: int = 4
+    model_load_retry_count: int = 0
+    strict_readiness: bool = True
     backend_configuration: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     metrics: bool = True
     log_info: bool | None = None
@@ -142,8 +151,10 @@ class Options:
                 raise InvalidArgumentError(
                     f"model_control_mode {mode!r} is none of 'none', 'poll', 'explicit'"
                 ) from None
-        if self.model_control_mode is ModelControlMode.POLL:
-            raise UnsupportedError("model_control_mode 'poll' is not supported yet")
+        if not self.repository_poll_secs >= 0:
+            raise InvalidArgumentError(
+                f"repository_poll_secs must be >= 0, got {self.repository_poll_secs!r}"
+            )
         modes = self.execution.values() if isinstance(self.execution, Mapping) else [self.execution]
         for execution in modes:
             if execution not in _MODES:

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from pytriton_lite.errors import InternalError, InvalidArgumentError
 
@@ -61,20 +62,26 @@ def read_parameters(model_name: str, parameters: Mapping[str, object]) -> Overri
     return Overrides(config, files)
 
 
-def file_times(folder: str) -> dict[str, int]:
-    """When each file of a model was last modified, in ns, by path.
+FileTimes: TypeAlias = dict[str, tuple[int, int]]
 
-    What Python compiles on import does not count; on Triton it does, once.
+
+def file_times(folder: str) -> FileTimes:
+    """When each file of a model was last modified, in ns, and its size, by path.
+
+    Folders are there without a time, so that an empty one counts, too. What Python compiles on
+    import does not count; on Triton it does, once.
     """
-    times: dict[str, int] = {}
+    times: FileTimes = {}
     for at, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name != "__pycache__"]
+        times.update({os.path.join(at, name): (0, 0) for name in folders})
         for name in names:
             path = os.path.join(at, name)
             try:
-                times[path] = os.stat(path).st_mtime_ns
+                found = os.stat(path)
             except OSError:
                 continue  # a broken link, or gone meanwhile
+            times[path] = (found.st_mtime_ns, found.st_size)
     return times
 
 

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -29,8 +29,10 @@ from pytriton_lite._ipc.caller_memory import CallerMemory
 from pytriton_lite._loading import LoadedVersion, config_path, parse_config, prepare_config
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import ModelControlMode, Options
-from pytriton_lite._overrides import OverrideFolder, file_times, read_parameters
+from pytriton_lite._overrides import FileTimes, OverrideFolder, file_times, read_parameters
+from pytriton_lite._poller import Poller
 from pytriton_lite.errors import (
+    AlreadyExistsError,
     ConfigError,
     InternalError,
     InvalidArgumentError,
@@ -38,9 +40,12 @@ from pytriton_lite.errors import (
     NotFoundError,
     TritonError,
     UnavailableError,
+    UnsupportedError,
 )
 
 _log = logging.getLogger("pytriton_lite.server")
+
+DUPLICATE = "model appears in two or more repositories"
 
 MODEL_CONTROL_OFF = "explicit model load / unload is not allowed if polling is enabled"
 
@@ -81,8 +86,10 @@ class _Version:
 @dataclass(slots=True)
 class _Model:
     versions: dict[int, _Version] = field(default_factory=dict)
-    # The files' times when a configuration came with the load call, as long as that is in force.
-    override_times: dict[str, int] | None = None
+    # The files as what is in force was made of them; None when a load call gave all files.
+    files: FileTimes | None = None
+    # The files as the last poll, or the load at start, has found them.
+    polled: FileTimes | None = None
     # One load or unload of a model at a time, the first one here; the others wait for their turn.
     operations: deque[_Operation] = field(default_factory=deque)
 
@@ -115,7 +122,7 @@ class _Polled(NamedTuple):
     message: Any
     folder: str
     own_folder: OverrideFolder | None
-    override_times: dict[str, int] | None = None
+    files: FileTimes | None = None
     # Where the configuration was written, for errors.
     config_file: str | None = None
 
@@ -141,6 +148,9 @@ class Repository:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        # Path -> names of its models that differ from those of their folders, by folder. Replaced,
+        # never changed, as the next one.
+        self._repositories: dict[str, dict[str, str]] = {path: {} for path in options.repositories}
         self.metrics = MetricRegistry(is_enabled=options.metrics)
         self._environments = EnvironmentCache()
         # This dict and that of a model's versions are replaced, never changed, so that readers
@@ -153,6 +163,8 @@ class Repository:
         self._waiting: set[_Operation] = set()
         self._ending: set[LoadedVersion] = set()
         self._background: list[threading.Thread] = []
+        self._polling = threading.Lock()  # one poll at a time
+        self._poller = Poller(self.poll, options.repository_poll_secs)
         self._caller_memory: CallerMemory | None = None
 
     def caller_memory(self) -> CallerMemory:
@@ -166,19 +178,30 @@ class Repository:
 
     def names(self) -> list[str]:
         """Names of all model folders, sorted. A name in two repositories is listed once."""
-        found: set[str] = set()
-        for repository in self._options.repositories:
+        return sorted(self._folders())
+
+    def _folders(self) -> dict[str, list[str]]:
+        """Folders of each model; where there are several, none is used."""
+        found: dict[str, list[str]] = {}
+        for repository, mapping in self._repositories.items():
             try:
-                found.update(entry.name for entry in os.scandir(repository) if entry.is_dir())
+                entries = [entry for entry in os.scandir(repository) if entry.is_dir()]
             except OSError as error:
                 raise InvalidArgumentError(
                     f"model repository '{repository}' cannot be read: {error.strerror}"
                 ) from error
-        return sorted(found)
+            for entry in entries:
+                found.setdefault(mapping.get(entry.name, entry.name), []).append(entry.path)
+        return found
 
     def _folder(self, name: str) -> str:
         _check_name(name)
-        folders = [os.path.join(repository, name) for repository in self._options.repositories]
+        folders = [
+            os.path.join(repository, folder)
+            for repository, mapping in self._repositories.items()
+            for folder in (name, *mapping)
+            if mapping.get(folder, folder) == name
+        ]
         found = [folder for folder in folders if os.path.isdir(folder)]
         if len(found) > 1:
             raise InvalidArgumentError(
@@ -198,6 +221,62 @@ class Repository:
         near = difflib.get_close_matches(name, self.names(), 1)
         return f"; did you mean '{near[0]}'?" if near else ""
 
+    def register(self, path: str, name_mapping: Mapping[str, str]) -> None:
+        """Add a repository; its models are loaded on request. Texts are Triton's.
+
+        Raises
+        ------
+        UnsupportedError
+            The server does not run in explicit mode.
+        InvalidArgumentError
+            There is no such folder.
+        AlreadyExistsError
+            The repository is registered, or another model has got one of the names by a mapping.
+        """
+        self._check_registration("registration")
+        if not os.path.isdir(path):
+            raise InvalidArgumentError(f"failed to register '{path}', repository not found")
+        added = os.path.abspath(path)
+        with self._lock:
+            if added in self._repositories:
+                raise AlreadyExistsError(f"model repository '{path}' has already been registered")
+            taken = {name for given in self._repositories.values() for name in given.values()}
+            for name in name_mapping.values():
+                _check_name(name)
+                if name in taken:
+                    raise AlreadyExistsError(
+                        f"failed to register '{name}', there is a conflicting mapping for '{name}'"
+                    )
+                taken.add(name)
+            self._repositories = {**self._repositories, added: dict(name_mapping)}
+        _log.info("Model repository registered: %s", path)
+
+    def unregister(self, path: str) -> None:
+        """Forget a repository; what is loaded from it stays loaded.
+
+        Raises
+        ------
+        UnsupportedError
+            The server does not run in explicit mode.
+        InvalidArgumentError
+            It is not registered.
+        """
+        self._check_registration("unregistration")
+        removed = os.path.abspath(path)
+        with self._lock:
+            if removed not in self._repositories:
+                raise InvalidArgumentError(f"failed to unregister '{path}', repository not found")
+            self._repositories = {
+                known: mapping for known, mapping in self._repositories.items() if known != removed
+            }
+        _log.info("Model repository unregistered: %s", path)
+
+    def _check_registration(self, what: str) -> None:
+        if self._options.model_control_mode is not ModelControlMode.EXPLICIT:
+            raise UnsupportedError(
+                f"repository {what} is not allowed if model control mode is not EXPLICIT"
+            )
+
     # -- loading -----------------------------------------------------------------------
 
     def start(self) -> None:
@@ -212,8 +291,22 @@ class Repository:
         if self._options.model_control_mode is ModelControlMode.EXPLICIT:
             wanted = list(dict.fromkeys(self._options.startup_models))
             names = names if wanted == ["*"] else wanted
+        failures = self._load_all(names)
+        with self._lock:
+            self._phase = _Phase.RUNNING
+        if self._options.model_control_mode is ModelControlMode.POLL:
+            self._poller.start()
+        if failures:
+            lines = "".join(
+                f"\n  {error.model}: {error.code.status}: {error}" for error in failures
+            )
+            raise ModelLoadError(f"failed to load all models:{lines}", failures)
+
+    def _load_all(self, names: Iterable[str]) -> list[TritonError]:
+        """Load models side by side; returns what went wrong."""
         from concurrent.futures import ThreadPoolExecutor
 
+        names = list(names)
         elsewhere = [name for name in names if self._options.execution_of(name) != "inline"]
         here = [name for name in names if name not in elsewhere]
         failures: list[TritonError] = []
@@ -231,13 +324,46 @@ class Repository:
         # Inline models load on the thread that will debug them: this one.
         for name in here:
             load(name)
-        with self._lock:
-            self._phase = _Phase.RUNNING
-        if failures:
-            lines = "".join(
-                f"\n  {error.model}: {error.code.status}: {error}" for error in failures
-            )
-            raise ModelLoadError(f"failed to load all models:{lines}", failures)
+        return failures
+
+    def poll(self) -> None:
+        """Load models that are new or changed, and unload those that have gone.
+
+        What fails to load is logged; what was loaded before then stays. A model whose load failed
+        is tried again when its files change, one whose configuration cannot be read each time
+        (both observed on 2.51).
+
+        Raises
+        ------
+        UnavailableError
+            The server does not run in poll mode, or does not run.
+        """
+        if self._options.model_control_mode is not ModelControlMode.POLL:
+            raise UnavailableError("polling is disabled")
+        if self._phase is not _Phase.RUNNING:
+            raise UnavailableError("Server not ready")
+        with self._polling:
+            self._poll_all()
+
+    def _poll_all(self) -> None:
+        found = self._folders()
+        changed = []
+        for name, folders in sorted(found.items()):
+            model = self._models.get(name)
+            if len(folders) > 1:
+                _log.error(
+                    "failed to poll model '%s': not unique across all model repositories", name
+                )
+            elif model is None or model.polled != file_times(folders[0]):
+                changed.append(name)
+        self._load_all(changed)
+        for name, model in self._models.items():
+            if len(found.get(name, ())) == 1:
+                continue
+            with self._turn(model, _Operation(name)):
+                ending = self._take_out(name, model)
+            if ending:
+                self._in_background(partial(self._finish, ending, _NO_LIMIT_NS), f"unload-{name}")
 
     def load(self, name: str, parameters: Mapping[str, object] | None = None) -> None:
         """Load a model, or load it anew; the old version serves until the new one is ready.
@@ -268,11 +394,13 @@ class Repository:
                 self._models = {**self._models, name: model}
         with self._turn(model, operation):
             self._check_loads_models(name)
-            if not parameters and self._keeps_override(name, model):
+            if not parameters and self._is_unmodified(name, model):
                 return []
             try:
                 polled = self._poll(name, parameters, operation)
+                model.polled = polled.files
             except TritonError as error:
+                model.polled = None
                 _log.error("Poll failed for model '%s': %s", name, error)
                 raise _PollError(name, error) from error
             try:
@@ -356,31 +484,33 @@ class Repository:
                 raise
             return _Polled(message, own.path, own)
         folder = self._folder(name)
+        files = file_times(folder)  # before they are read
         if given.config is not None:
             message = from_json(given.config, model=name)
-            times = file_times(folder)
             prepare_config(message, name, folder, strict=strict)
-            return _Polled(message, folder, None, times)
+            return _Polled(message, folder, None, files)
         config_name = self._options.model_config_name
         message = parse_config(name, folder, strict=strict, config_name=config_name)
+        if os.path.basename(folder) != name:
+            message.name = name  # a mapping names it, whatever its configuration says
         file = config_path(folder, config_name)
         try:
             prepare_config(message, name, folder, strict=strict)
         except ConfigError as error:
             place_error(error, file)
             raise
-        return _Polled(message, folder, None, config_file=file)
+        return _Polled(message, folder, None, files, config_file=file)
 
-    def _keeps_override(self, name: str, model: _Model) -> bool:
-        """Whether a load without parameters leaves the configuration of an earlier one in force.
+    def _is_unmodified(self, name: str, model: _Model) -> bool:
+        """Whether a load without parameters leaves a loaded model as it is.
 
-        So it is on Triton, as long as no file of the model is modified and it is not unloaded.
+        So it is on Triton, as long as no file of the model is modified; a configuration that an
+        earlier load call gave then stays in force.
         """
-        times = model.override_times
-        if times is None or all(version.loaded is None for version in model.versions.values()):
+        if model.files is None or all(v.loaded is None for v in model.versions.values()):
             return False
         try:
-            return file_times(self._folder(name)) == times
+            return file_times(self._folder(name)) == model.files
         except TritonError:
             return False  # the folder has gone, which the load will say
 
@@ -398,18 +528,7 @@ class Repository:
             for number in numbers:
                 self._note_loading(model, number)
                 try:
-                    fresh[number] = LoadedVersion(
-                        polled.message,
-                        name,
-                        polled.folder,
-                        number,
-                        self._options,
-                        metrics=self.metrics,
-                        control=_Control(self, operation),
-                        environments=self._environments,
-                        caller_memory=self.caller_memory,
-                        own_folder=polled.own_folder,
-                    )
+                    fresh[number] = self._make_version(name, polled, number, operation)
                 except TritonError as error:
                     if isinstance(error, ConfigError) and polled.config_file is not None:
                         place_error(error, polled.config_file)
@@ -424,7 +543,7 @@ class Repository:
             if failures:
                 raise self._failed_load(name, model, failures)
             ending = self._switch(name, model, fresh)
-            model.override_times = polled.override_times
+            model.files = polled.files
         except BaseException:
             # The user's Ctrl-C included: nobody would ever end these.
             for loaded in fresh.values():
@@ -436,6 +555,30 @@ class Repository:
             raise
         _log.info("model '%s' version(s) %s ready", name, ", ".join(map(str, numbers)))
         return ending
+
+    def _make_version(
+        self, name: str, polled: _Polled, number: int, operation: _Operation
+    ) -> LoadedVersion:
+        retries = self._options.model_load_retry_count
+        while True:
+            try:
+                return LoadedVersion(
+                    polled.message,
+                    name,
+                    polled.folder,
+                    number,
+                    self._options,
+                    metrics=self.metrics,
+                    control=_Control(self, operation),
+                    environments=self._environments,
+                    caller_memory=self.caller_memory,
+                    own_folder=polled.own_folder,
+                )
+            except Exception as error:
+                if retries <= 0 or self._phase is _Phase.STOPPING:
+                    raise
+                retries -= 1
+                _log.warning("loading '%s' version %d again after: %s", name, number, error)
 
     def _note_loading(self, model: _Model, number: int) -> None:
         with self._lock:
@@ -469,18 +612,24 @@ class Repository:
         """Let new versions serve; returns those that served before."""
         with self._lock:
             self._check_loads_models(name)
-            ending = self._withdraw(model)
+            ending = []
             for number, loaded in fresh.items():
                 version = model.versions[number]
+                if version.loaded is not None:
+                    ending.append(version.loaded)
+                    version.ending = version.loaded
+                # In this order: who looks without the lock finds one of the two ready.
                 version.loaded, version.state, version.reason = loaded, ModelState.READY, ""
+            self._ending.update(ending)
+            ending += self._withdraw(model, fresh)
             self._refresh_endpoints(name)
         return ending
 
-    def _withdraw(self, model: _Model) -> list[LoadedVersion]:
-        """Take all loaded versions from a model; called with the lock."""
+    def _withdraw(self, model: _Model, but: Container[int] = ()) -> list[LoadedVersion]:
+        """Take loaded versions from a model, all `but` some; called with the lock."""
         ending = []
-        for version in model.versions.values():
-            if version.loaded is not None:
+        for number, version in model.versions.items():
+            if version.loaded is not None and number not in but:
                 ending.append(version.loaded)
                 version.loaded, version.ending = None, version.loaded
                 version.state, version.reason = ModelState.UNLOADING, ""
@@ -529,6 +678,10 @@ class Repository:
     def _take_out(self, name: str, model: _Model) -> list[LoadedVersion]:
         with self._lock:
             ending = [] if self._phase is _Phase.STOPPING else self._withdraw(model)
+            model.files = model.polled = None
+            for version in model.versions.values():
+                if version.state is ModelState.UNAVAILABLE:
+                    version.reason = "unloaded"  # whatever it was, it does not matter any more
             self._refresh_endpoints(name)
         return ending
 
@@ -591,6 +744,7 @@ class Repository:
                 self._refresh_endpoints(name)
             ending = list(self._ending)
         until = time.monotonic() + self._options.exit_timeout
+        self._poller.stop()
         # Those that unloads in the background wait for are among them: their time is limited now.
         self._finish(ending)
         with self._lock:
@@ -602,6 +756,7 @@ class Repository:
             background = self._background
         for thread in background:
             thread.join(max(0.0, until - time.monotonic()))
+        self._poller.join(max(0.0, until - time.monotonic()))
         self._environments.close()
 
     # -- who answers -------------------------------------------------------------------
@@ -706,24 +861,29 @@ class Repository:
     def index(self) -> list[ModelIndexEntry]:
         """The repository index: every model folder and every version ever loaded, sorted.
 
-        A model made of files alone, without a folder in a repository, is not in it (observed on
-        2.51).
+        A name in several repositories has one entry, without a version, that says so. A model made
+        of files alone, without a folder in a repository, is not in it (observed on 2.51).
         """
         entries = []
-        for name in self.names():
+        for name, folders in sorted(self._folders().items()):
             model = self._models.get(name)
-            if model is None or not model.versions:
+            if len(folders) > 1:
+                entries.append(ModelIndexEntry(name, None, ModelState.UNAVAILABLE, DUPLICATE))
+            elif model is None or not model.versions:
                 entries.append(ModelIndexEntry(name, None, ModelState.UNKNOWN, ""))
-                continue
-            for number, version in sorted(model.versions.items()):
-                entries.append(ModelIndexEntry(name, number, *version.shown()))
+            else:
+                for number, version in sorted(model.versions.items()):
+                    entries.append(ModelIndexEntry(name, number, *version.shown()))
         return entries
 
     def all_ready(self) -> bool:
         """Whether every loaded model is ready, Triton's strict readiness.
 
-        Every version is READY, with an `is_ready` that agrees, or was unloaded on purpose.
+        Every version is READY, with an `is_ready` that agrees, or was unloaded on purpose. Without
+        strict readiness it does not matter.
         """
+        if not self._options.strict_readiness:
+            return True
         while self._are_states_ready():
             loaded = self.loaded_versions()
             asked = [v.readiness for v in loaded if v.readiness is not None]

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from pytriton_lite._async import AsyncResponseStream
     from pytriton_lite._core.calls import ResponseStream, ServedVersion
-    from pytriton_lite._core.slot import CallSlot
     from pytriton_lite._future import RequestFuture
     from pytriton_lite._repository import Repository
 
@@ -162,14 +161,16 @@ class Model(ModelCalls):
         RequestTimeoutError
             No answer within `timeout_s`; the request is cancelled.
         """
-        served, slot = self._prepare(
-            inputs,
-            self._fields(
-                outputs, parameters, request_id, priority, correlation_id,
-                _flags(sequence_start, sequence_end), timeout,
-            ),
+        fields = self._fields(
+            outputs, parameters, request_id, priority, correlation_id,
+            _flags(sequence_start, sequence_end), timeout,
         )  # fmt: skip
-        return self._run(served, slot, timeout_s)
+        while True:
+            served, slot = self._prepare(inputs, fields)
+            response = self._run(served, slot, timeout_s)
+            if response is not None:
+                return response
+            self._check_replaced(served)
 
     def submit(
         self,
@@ -189,19 +190,19 @@ class Model(ModelCalls):
         Cancelling the future cancels the request: while it is queued it never reaches the
         model. An inline model that is idle runs the request before this returns.
         """
-        served, slot = self._prepare(
-            inputs,
-            self._fields(
-                outputs, parameters, request_id, priority, correlation_id,
-                _flags(sequence_start, sequence_end), timeout,
-            ),
+        fields = self._fields(
+            outputs, parameters, request_id, priority, correlation_id,
+            _flags(sequence_start, sequence_end), timeout,
         )  # fmt: skip
-        self._check_thread(served)
-        future = _future_class()()
-        future.attach(served.queue, slot)
-        slot.notify_when_done(future.complete)
-        served.queue.submit_all([slot])
-        return future
+        while True:
+            served, slot = self._prepare(inputs, fields)
+            self._check_thread(served)
+            future = _future_class()()
+            future.attach(served.queue, slot)
+            slot.notify_when_done(future.complete)
+            if served.queue.submit_all([slot]) is not None:
+                return future
+            self._check_replaced(served)
 
     async def async_run(
         self,
@@ -222,26 +223,29 @@ class Model(ModelCalls):
         Cancelling the task cancels the request. An inline model runs on a thread of the
         loop's default executor, so that it does not block the loop.
         """
-        served, slot = self._prepare(
-            inputs,
-            self._fields(
-                outputs, parameters, request_id, priority, correlation_id,
-                _flags(sequence_start, sequence_end), timeout,
-            ),
+        fields = self._fields(
+            outputs, parameters, request_id, priority, correlation_id,
+            _flags(sequence_start, sequence_end), timeout,
         )  # fmt: skip
         import asyncio
 
         from pytriton_lite._async import LoopBridge
 
         loop = asyncio.get_running_loop()
-        if served.queue.is_inline:
-            try:
-                return await loop.run_in_executor(None, self._run, served, slot, timeout_s)
-            except asyncio.CancelledError:
-                served.queue.cancel(slot)
-                raise
-        response: InferenceResponse = await LoopBridge.of(loop).run(served.queue, slot, timeout_s)
-        return response
+        response: InferenceResponse | None
+        while True:
+            served, slot = self._prepare(inputs, fields)
+            if served.queue.is_inline:
+                try:
+                    response = await loop.run_in_executor(None, self._run, served, slot, timeout_s)
+                except asyncio.CancelledError:
+                    served.queue.cancel(slot)
+                    raise
+            else:
+                response = await LoopBridge.of(loop).run(served.queue, slot, timeout_s)
+            if response is not None:
+                return response
+            self._check_replaced(served)
 
     def stream(
         self,
@@ -270,15 +274,17 @@ class Model(ModelCalls):
         `stream_backlog` (see `Options`) responses wait to be read, the model's response sender
         blocks; so read several streams of one model side by side, not one after another.
         """
-        served, slot = self._prepare(
-            inputs,
-            self._fields(
-                outputs, parameters, request_id, priority, correlation_id,
-                _flags(sequence_start, sequence_end), timeout,
-            ),
+        fields = self._fields(
+            outputs, parameters, request_id, priority, correlation_id,
+            _flags(sequence_start, sequence_end), timeout,
         )  # fmt: skip
-        self._check_thread(served)
-        return self._open(served, slot, timeout_s, keeps_empty_final=False, raises=True)
+        while True:
+            served, slot = self._prepare(inputs, fields)
+            self._check_thread(served)
+            stream = self._open(served, slot, timeout_s, keeps_empty_final=False, raises=True)
+            if stream is not None:
+                return stream
+            self._check_replaced(served)
 
     def async_stream(
         self,
@@ -299,19 +305,16 @@ class Model(ModelCalls):
         Cancelling the task that awaits a response cancels the request. An inline model runs on
         a thread of the loop's default executor, from the first iteration on.
         """
-        served, slot = self._prepare(
-            inputs,
-            self._fields(
-                outputs, parameters, request_id, priority, correlation_id,
-                _flags(sequence_start, sequence_end), timeout,
-            ),
+        fields = self._fields(
+            outputs, parameters, request_id, priority, correlation_id,
+            _flags(sequence_start, sequence_end), timeout,
         )  # fmt: skip
-        return self._async_open(served, slot, timeout_s, keeps_empty_final=False, raises=True)
+        return self._async_open(inputs, fields, timeout_s, keeps_empty_final=False, raises=True)
 
     def _async_open(
         self,
-        served: ServedVersion,
-        slot: CallSlot,
+        inputs: Inputs,
+        fields: dict[str, Any] | None,
         timeout_s: float | None,
         *,
         keeps_empty_final: bool,
@@ -319,12 +322,19 @@ class Model(ModelCalls):
     ) -> AsyncResponseStream:
         from pytriton_lite._async import AsyncResponseStream
 
-        def open_stream() -> ResponseStream:
-            return self._open(
-                served, slot, timeout_s, keeps_empty_final=keeps_empty_final, raises=raises
-            )
+        prepared = [self._prepare(inputs, fields)]  # at most one
 
-        return AsyncResponseStream(open_stream, is_lazy=served.queue.is_inline)
+        def open_stream() -> ResponseStream:
+            while True:
+                served, slot = prepared.pop() if prepared else self._prepare(inputs, fields)
+                stream = self._open(
+                    served, slot, timeout_s, keeps_empty_final=keeps_empty_final, raises=raises
+                )
+                if stream is not None:
+                    return stream
+                self._check_replaced(served)
+
+        return AsyncResponseStream(open_stream, is_lazy=prepared[0][0].queue.is_inline)
 
     def create_request(self, **fields: Any) -> InferenceRequest:
         """Make an `InferenceRequest` for `infer`; `fields` are its attributes."""
@@ -349,11 +359,21 @@ class Model(ModelCalls):
         """
         made = self.create_request(**fields) if request is None else request
         try:
-            served, slot = self._prepare(made.inputs, self._request_fields(made))
-            if served.is_decoupled:
-                self._check_thread(served)
-                return self._open(served, slot, None, keeps_empty_final=True, raises=raise_on_error)
-            return iter([self._run(served, slot, None)])
+            fields_given = self._request_fields(made)
+            while True:
+                served, slot = self._prepare(made.inputs, fields_given)
+                if served.is_decoupled:
+                    self._check_thread(served)
+                    stream = self._open(
+                        served, slot, None, keeps_empty_final=True, raises=raise_on_error
+                    )
+                    if stream is not None:
+                        return stream
+                else:
+                    response = self._run(served, slot, None)
+                    if response is not None:
+                        return iter([response])
+                self._check_replaced(served)
         except TritonError as error:
             if raise_on_error:
                 raise
@@ -365,16 +385,18 @@ class Model(ModelCalls):
         """Iterate asynchronously over the responses to a request; arguments as for `infer`."""
         made = self.create_request(**fields) if request is None else request
         try:
-            served, slot = self._prepare(made.inputs, self._request_fields(made))
             opened = self._async_open(
-                served, slot, None, keeps_empty_final=True, raises=raise_on_error
+                made.inputs,
+                self._request_fields(made),
+                None,
+                keeps_empty_final=True,
+                raises=raise_on_error,
             )
         except TritonError as error:
             if raise_on_error:
                 raise
             yield self._error_response(made, error)
             return
-        del slot  # only the stream waits
         async with opened as responses:
             async for response in responses:
                 yield response

@@ -275,13 +275,69 @@ class Server:
         self._loaded.load(model_name, parameters)
         return Model(self._loaded, model_name, -1)
 
-    def unload(self, model: str | Model, *, wait_until_unloaded: bool = False) -> None:
+    def register_model_repository(
+        self, repository_path: StrPath, name_mapping: Mapping[str, str] | None = None
+    ) -> None:
+        """Add a model repository, in explicit mode; nothing of it is loaded by this.
+
+        Parameters
+        ----------
+        repository_path
+            Folder of the models.
+        name_mapping
+            Names that models are to have, by the names of their folders. A model has no second
+            name: not that of its folder, and not that in its configuration.
+
+        Raises
+        ------
+        UnsupportedError
+            The server does not run in explicit mode.
+        InvalidArgumentError
+            There is no such folder.
+        AlreadyExistsError
+            The repository is registered, or another model has got one of the names by a mapping.
+        """
+        self._loaded.register(os.fspath(repository_path), name_mapping or {})
+
+    def unregister_model_repository(self, repository_path: StrPath) -> None:
+        """Forget a model repository, in explicit mode; what is loaded from it goes on serving.
+
+        Raises
+        ------
+        UnsupportedError
+            The server does not run in explicit mode.
+        InvalidArgumentError
+            It is not registered.
+        """
+        self._loaded.unregister(os.fspath(repository_path))
+
+    def poll_model_repository(self) -> None:
+        """Look for new, changed and removed models now; returns when they are loaded.
+
+        What fails to load is logged, and what was loaded before stays.
+
+        Raises
+        ------
+        UnavailableError
+            The server does not run in poll mode.
+        """
+        self._loaded.poll()
+
+    def unload(
+        self,
+        model: str | Model,
+        unload_dependents: bool = False,
+        wait_until_unloaded: bool = False,
+    ) -> None:
         """Stop serving a model; requests it has accepted finish, then `finalize` runs.
 
         Parameters
         ----------
         model
             Unknown names are no error, as on Triton.
+        unload_dependents
+            Also unload the models that an ensemble is made of and that nobody else uses; of other
+            models it means nothing.
         wait_until_unloaded
             Return only when `finalize` has run.
 
@@ -320,7 +376,10 @@ class Server:
         return self._state == "running"
 
     def ready(self) -> bool:
-        """Whether the server is live and every model that was loaded is ready, as `Model.ready`."""
+        """Whether the server is live and every model that was loaded is ready, as `Model.ready`.
+
+        With ``strict_readiness=False``: whether it is live.
+        """
         return self.live() and self._loaded.all_ready()
 
     def metrics(self) -> str:

@@ -57,7 +57,8 @@ def serve(repository: RepositoryBuilder) -> Iterator[Callable[..., ptl.Server]]:
     servers: list[ptl.Server] = []
 
     def start(**options: Any) -> ptl.Server:
-        server = ptl.Server(repository.models, backend_directory=repository.backends, **options)
+        models = options.pop("model_repository", repository.models)
+        server = ptl.Server(models, backend_directory=repository.backends, **options)
         servers.append(server)
         return server.start()
 

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 from pytriton_lite._core.calls cimport Endpoint, ServedVersion
 from pytriton_lite._core.contract cimport Contract
 from pytriton_lite._core.message cimport InferenceRequest, Scope
+from pytriton_lite._core.queue cimport RequestQueue
 from pytriton_lite._core.slot cimport CallSlot
 
 
@@ -17,6 +18,7 @@ cdef class BlsScope(Scope):
     cdef readonly bint is_open
 
     cdef ServedVersion callee_of(self, InferenceRequest request)
+    cdef ServedVersion successor_of(self, RequestQueue refused, InferenceRequest request)
     cdef object _run(self, ServedVersion served, CallSlot slot)
     cdef Endpoint _endpoint(self, str name, int64_t version)
     cdef CallSlot slot_of(

@@ -169,6 +169,13 @@ cdef class BlsScope(Scope):
             slot.form = FORM_RESPONSE
         return slot
 
+    cdef ServedVersion successor_of(self, RequestQueue refused, InferenceRequest request):
+        """The callee of a request that another one has refused, since it was replaced."""
+        cdef ServedVersion served = self.callee_of(request)
+        if served.queue is refused:
+            raise refused.closed_error()
+        return served
+
     def prepare(self, InferenceRequest request, bint decoupled):
         """(callee, slot) of a request; or (None, response) when the callee cannot be asked.
 
@@ -185,28 +192,45 @@ cdef class BlsScope(Scope):
         """`InferenceRequest.exec`."""
         cdef ServedVersion served
         cdef CallSlot slot
-        try:
-            served = self.callee_of(request)
-            slot = self.slot_of(served, request, decoupled, not decoupled)
-        except PublicError as error:
-            response = _error_of(refusal_of(request, error))
-            return iterator_of(response) if decoupled else response
-        return self._run(served, slot)
+        while True:
+            try:
+                served = self.callee_of(request)
+                slot = self.slot_of(served, request, decoupled, not decoupled)
+            except PublicError as error:
+                response = _error_of(refusal_of(request, error))
+                return iterator_of(response) if decoupled else response
+            response = self._run(served, slot)
+            if response is not None:
+                return response
+            if not self.is_replaced(served, request):
+                response = _error_of(served.queue.closed_error())
+                return iterator_of(response) if decoupled else response
 
-    def run(self, ServedVersion served, CallSlot slot):
+    def is_replaced(self, ServedVersion served, InferenceRequest request):
+        """Whether a request that a callee has refused is to be prepared again."""
+        try:
+            return self.callee_of(request) is not served
+        except PublicError:
+            return True  # which will tell why
+
+    def run(self, ServedVersion served, CallSlot slot, InferenceRequest request, bint decoupled):
         """Run a prepared request: its response, or the iterator if its slot has a stream."""
-        return self._run(served, slot)
+        response = self._run(served, slot)
+        return self.exec_request(request, decoupled) if response is None else response
 
     cdef object _run(self, ServedVersion served, CallSlot slot):
+        """None when the callee takes no more requests: see `is_replaced`."""
         cdef Contract own = running_contract()
         cdef CallSlot outer
         try:
             if slot.stream is None:
-                return _response_of(served.queue.call_from_model(slot, own, self.contract))
+                outcome = served.queue.call_from_model(slot, own, self.contract)
+                return None if outcome is None else _response_of(outcome)
             # An inline callee runs here, before there is anything to read.
             outer = begin_wait(own, self.contract, slot)
             try:
-                served.queue.submit_all([slot])
+                if served.queue.submit_all([slot]) is None:
+                    return None
             finally:
                 end_wait(own, self.contract, slot, outer)
             return self.iterator(served, slot)

@@ -88,6 +88,19 @@ cdef class ModelCalls:
             raise self._endpoint.explain()
         return served
 
+    def _check_replaced(self, ServedVersion served):
+        """After a version refused a request: return if there is another one to ask.
+
+        The repository replaces `Endpoint.served` before it closes the queue of the old version.
+
+        Raises
+        ------
+        TritonError
+            There is none, and why.
+        """
+        if self.served() is served:
+            raise served.queue.closed_error()
+
     def __call__(self, inputs, *, timeout_s=None):
         """Run one request and return its outputs as ndarrays by name.
 
@@ -113,12 +126,18 @@ cdef class ModelCalls:
         RequestTimeoutError
             No answer within `timeout_s`.
         """
-        cdef ServedVersion served = self.served()
-        cdef CallSlot slot = served.slot_for(served.spec.build(inputs, ""))
-        slot.form = FORM_ARRAYS
-        outcome = _call(served, slot, timeout_s)
-        if type(outcome) is dict:
-            return outcome
+        cdef ServedVersion served
+        cdef CallSlot slot
+        while True:
+            served = self.served()
+            slot = served.slot_for(served.spec.build(inputs, ""))
+            slot.form = FORM_ARRAYS
+            outcome = _call(served, slot, timeout_s)
+            if type(outcome) is dict:
+                return outcome
+            if outcome is not None:
+                break
+            self._check_replaced(served)
         return (<InferenceResponse> outcome).to_arrays()
 
     def _prepare(self, inputs, options):
@@ -136,13 +155,15 @@ cdef class ModelCalls:
         _check_thread(served)
 
     def _run(self, ServedVersion served, CallSlot slot, timeout_s):
+        """Response of a prepared call; None when the version takes no more: see `_check_replaced`."""
         return _call(served, slot, timeout_s)
 
     def _open(self, ServedVersion served, CallSlot slot, timeout_s, *, bint keeps_empty_final, bint raises):
-        """Start a request whose responses are read from a stream."""
+        """Start a request whose responses are read from a stream; None as `_run`."""
         slot.stream = StreamBuffer(served.stream_backlog)
         try:
-            served.queue.submit_all([slot])
+            if served.queue.submit_all([slot]) is None:
+                return None
         except BaseException:
             # Nobody will read: what lies in it may lead back here, past the GC.
             slot.stream.discard()

@@ -56,7 +56,7 @@ cdef class RequestQueue:
     cdef int _fail_stuck(self, CallSlot slot, str ring) except -1
     cdef object _wait(self, CallSlot slot, int64_t deadline_ns)
     cdef bint _give_up(self, CallSlot slot) except -1
-    cdef object _closed_error(self)
+    cdef object closed_error(self)
 
 
 cdef int process_generation() noexcept

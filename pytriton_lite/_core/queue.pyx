@@ -115,7 +115,10 @@ cdef class RequestQueue:
     # -- callers -----------------------------------------------------------------------
 
     cdef object call(self, CallSlot slot, int64_t deadline_ns):
-        """Run a request and wait for its answer; raises the outcome when it is an exception."""
+        """Run a request and wait for its answer; raises the outcome when it is an exception.
+
+        None when the queue is closed: the model was unloaded, or replaced since the caller looked.
+        """
         cdef ptl_worker *rung = NULL
         cdef int refused, woken = PTL_WOKEN
         cdef uint32_t word
@@ -144,7 +147,7 @@ cdef class RequestQueue:
                         break
         if refused:
             Py_DECREF(slot)
-            raise self._closed_error()
+            return None
         if ptl_load(&slot.node.word) == PTL_DONE:
             return slot.result()
         if is_from_model and rung == NULL:
@@ -310,7 +313,8 @@ cdef class RequestQueue:
 
         An inline instance that is idle runs its request at once, on this thread.
 
-        Returns whether there was an idle instance.
+        Returns whether there was an idle instance; None when the queue is closed, and nothing
+        queued.
         """
         cdef CallSlot slot, before = None
         cdef ptl_worker *rung = NULL
@@ -345,7 +349,7 @@ cdef class RequestQueue:
             for slot in slots:
                 slot.node.next = NULL
                 Py_DECREF(slot)
-            raise self._closed_error()
+            return None
         if self.is_remote and not found_idle and self.refusal is not None:
             self.fail_queued(self.refusal)
         while self.is_inline and rung != NULL:
@@ -368,14 +372,14 @@ cdef class RequestQueue:
         if worker != NULL:
             return self._lead(<Executor> worker.owner, slot, deadline_ns)
         if is_closed:
-            raise self._closed_error()
+            return None
         slot.queued_ns = ptl_now_ns()
         Py_INCREF(slot)
         state = ptl_push_or_acquire(&self.queue, &slot.node, &worker)
         if state != 0:
             Py_DECREF(slot)
             if state < 0:
-                raise self._closed_error()
+                return None
             return self._lead(<Executor> worker.owner, slot, deadline_ns)
         # After the push: who sets it fails what is queued afterwards, so one of the two sees this.
         if self.refusal is not None and self.is_remote:
@@ -846,7 +850,7 @@ cdef class RequestQueue:
             executor.contract.fail_open(make_error)
         return names
 
-    cdef object _closed_error(self):
+    cdef object closed_error(self):
         return UnavailableError(
             "Server is stopping, scheduler for model has stopped accepting new inference requests",
             model=self.model_name,

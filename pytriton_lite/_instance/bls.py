@@ -37,19 +37,25 @@ class BlsCalls(BlsScope):
             return _done(loop, iterator_of(prepared) if decoupled else prepared)
         queue = served.queue
         if queue.is_inline:  # would run here, and block the loop
-            future = loop.run_in_executor(None, self.run, served, prepared)
+            future = loop.run_in_executor(None, self.run, served, prepared, request, decoupled)
             future.add_done_callback(lambda done: done.cancelled() and queue.cancel(prepared))
             return future
         if decoupled:
-            return _done(loop, self.run(served, prepared))
+            return _done(loop, self.run(served, prepared, request, decoupled))
         future = loop.create_future()
         self.begin_pending(prepared, future)
         future.add_done_callback(lambda _: self.end_pending(prepared))
         try:
-            LoopBridge.of(loop).submit(queue, prepared, future, response_of)
+            if LoopBridge.of(loop).submit(queue, prepared, future, response_of):
+                return future
         except TritonError as error:
             future.set_result(response_of(error))
-        return future
+            return future
+        # The callee was replaced or unloaded just now, and has not seen the request.
+        self.end_pending(prepared)
+        if self.is_replaced(served, request):
+            return self.async_exec(request, decoupled)
+        return _done(loop, self.run(served, prepared, request, decoupled))
 
 
 def _done(loop: asyncio.AbstractEventLoop, result: object) -> asyncio.Future[Any]:

@@ -17,12 +17,14 @@ cdef class BlsPort:
     cdef bint has_sender            # `execute` has taken response senders; threads may answer with them
     # The request that `execute` itself waits for:
     cdef CallSlot inner             # None if there is none
+    cdef InferenceRequest inner_request     # as it came
     cdef uint64_t inner_number
     cdef CallSlot outer             # for `end_wait`
     cdef bint is_submitted
 
     cdef int begin_inner(self, Reader record) except -1
     cdef object run_inner(self)
+    cdef CallSlot _inner_anew(self)
     cdef int answer(self, uint64_t number, object outcome, bint aside, bint ends) except -1
     cdef int _ask(self, Reader record) except -1
     cdef int _take_waits(self, Reader record) except -1
@@ -32,6 +34,7 @@ cdef class BlsPort:
 cdef class _Asked:
     cdef BlsPort port
     cdef CallSlot slot
+    cdef InferenceRequest request   # as it came; None once it is queued
     cdef uint64_t number
     cdef object watch               # `Watch` while nobody runs it
     # Of a stream:
@@ -42,6 +45,7 @@ cdef class _Asked:
     cdef int64_t sent, credited
 
     cdef int begin(self) except -1
+    cdef int _anew(self) except -1
     cdef int forward(self) except -1
     cdef bint _forward_one(self) except -1
     cdef int end(self) except -1

@@ -96,6 +96,7 @@ cdef class BlsPort:
         self.inner_number = record.call
         self.outer = begin_wait(self.contract, None, slot)
         self.inner = slot
+        self.inner_request = request
         if self.link.is_closed:  # a moment ago, so that `fail_all` has not seen it
             (<RequestQueue> slot.queue).cancel(slot)
         return 0
@@ -110,6 +111,10 @@ cdef class BlsPort:
             else:
                 self.is_submitted = True
                 outcome = queue.call(slot, self.contract.deadline_ns)
+                while outcome is None:
+                    slot = self._inner_anew()
+                    queue = slot.queue
+                    outcome = queue.call(slot, self.contract.deadline_ns)
             if outcome is LEFT:
                 return LEFT
         except TritonError as error:
@@ -119,9 +124,30 @@ cdef class BlsPort:
             return LEFT
         end_wait(self.contract, None, slot, self.outer)
         self.inner = self.outer = None
+        self.inner_request = None
         slot.waiter = None
         self.answer(self.inner_number, outcome, False, True)
         return None
+
+    cdef CallSlot _inner_anew(self):
+        """`inner` for the version that has taken the place of the one that refused it."""
+        cdef RequestQueue refused = self.inner.queue
+        cdef ServedVersion served
+        cdef CallSlot slot
+        if self.link.is_closed:
+            raise refused.closed_error()
+        try:
+            served = self.scope.successor_of(refused, self.inner_request)
+            slot = self.scope.slot_of(served, self.inner_request, False, True)
+        except TritonError as error:
+            raise refusal_of(self.inner_request, error)
+        slot.form = FORM_REPLY
+        slot.waiter = self.contract
+        end_wait(self.contract, None, self.inner, self.outer)
+        self.outer = begin_wait(self.contract, None, slot)
+        self.inner.waiter = None
+        self.inner = slot
+        return slot
 
     cdef int answer(self, uint64_t number, object outcome, bint aside, bint ends) except -1:
         """Send a response; None where there is only the end to tell of."""
@@ -162,6 +188,7 @@ cdef class BlsPort:
         asked = _Asked.__new__(_Asked)
         asked.port = self
         asked.slot = slot
+        asked.request = request
         asked.number = record.call
         self.asked[record.call] = asked
         if self.link.is_closed:
@@ -248,12 +275,19 @@ cdef class _Asked:
         """Queue it."""
         cdef CallSlot slot = self.slot
         cdef RequestQueue queue = slot.queue
-        cdef bint found_idle
         if slot.stream is None:
             self.port.contract.pending[slot] = None
             slot.notify_when_done(self)
         try:
             found_idle = queue.submit_all([slot])
+            while found_idle is None:
+                self._anew()
+                if self.is_over:
+                    return 0
+                slot = self.slot
+                queue = slot.queue
+                found_idle = queue.submit_all([slot])
+            self.request = None
             if not found_idle:
                 queue.check_chain(slot)
         except TritonError as error:
@@ -265,6 +299,24 @@ cdef class _Asked:
                 self.port.look_out.discard(self)
         if slot.stream is not None:
             self.forward()
+        return 0
+
+    cdef int _anew(self) except -1:
+        """Take the slot for the version that has taken the place of the one that refused it."""
+        cdef BlsPort port = self.port
+        cdef ServedVersion served
+        cdef CallSlot slot
+        try:
+            served = port.scope.successor_of(<RequestQueue> self.slot.queue, self.request)
+            slot = port.scope.slot_of(served, self.request, self.slot.stream is not None, True)
+        except TritonError as error:
+            raise refusal_of(self.request, error)
+        slot.form = FORM_REPLY
+        port.contract.pending.pop(self.slot, None)
+        self.slot = slot
+        if slot.stream is None:
+            port.contract.pending[slot] = None
+            slot.notify_when_done(self)
         return 0
 
     def look(self):

@@ -681,6 +681,7 @@ def test_reload_and_unload(repository: RepositoryBuilder, serve: Serve, executio
     repository.model("m", echo_model("", COUNTING))
     server = serve(execution=execution, model_control_mode="explicit", startup_models=["m"])
     server["m"]({"IN": X})
+    repository.touch("m")
     server.load("m")
     # The new instance takes the family up before the old one lets go of it.
     server["m"]({"IN": X})

@@ -656,7 +656,9 @@ def test_a_model_loads_itself_in_execute(
     assert states(server)["caller"] == "READY"
 
 
-def test_a_user_loads_a_model_that_is_loading_itself(server: ptl.Server, hooks: Hooks) -> None:
+def test_a_user_loads_a_model_that_is_loading_itself(
+    server: ptl.Server, hooks: Hooks, repository: RepositoryBuilder
+) -> None:
     entered, gate = threading.Event(), threading.Event()
 
     def execute(utils: Any) -> None:
@@ -668,6 +670,7 @@ def test_a_user_loads_a_model_that_is_loading_itself(server: ptl.Server, hooks: 
     with ThreadPoolExecutor(2) as pool:
         answer = pool.submit(ask, server["caller"])
         assert entered.wait(20)
+        repository.model("caller", hooked(100))  # else there is nothing to load
         # It waits for this very request, and must not keep the model's own load waiting.
         load = pool.submit(server.load, "caller")
         until(lambda: server._loaded._ending)
@@ -675,7 +678,7 @@ def test_a_user_loads_a_model_that_is_loading_itself(server: ptl.Server, hooks: 
         assert answer.result(20) == [1, 2]
         load.result(20)
     hooks.clear()
-    assert run(server) == [1, 2]
+    assert run(server) == [101, 102]
 
 
 def test_a_model_that_loads_itself_in_initialize_is_refused(

@@ -557,6 +557,7 @@ def test_callers_while_models_come_and_go(
         asking = [pool.submit(ask) for _ in range(4)]
         try:
             for _ in range(10):
+                repository.touch("m")
                 server.load("m")
         finally:
             done.set()

@@ -156,6 +156,7 @@ def test_versions_tags_reload_and_unload(repository: RepositoryBuilder, serve: S
     text = server.metrics()
     assert 'nv_inference_count{_team="a\\"b",model="m",version="1"} 1\n' in text
     assert 'nv_inference_count{_team="a\\"b",model="m",version="2"} 0\n' in text
+    repository.touch("m")
     server.load("m")
     assert 'version="1"} 1\n' not in server.metrics()
     server.unload("m", wait_until_unloaded=True)

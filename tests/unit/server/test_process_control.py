@@ -178,6 +178,7 @@ def test_a_model_that_loads_itself_anew(repository: RepositoryBuilder, serve: Se
     server = serve(execution="process", model_control_mode="explicit", startup_models=["caller"])
     pid = "result = __import__('os').getpid()"
     before = run(server, pid)
+    repository.touch("caller")
     assert run(server, outcome_of("pb_utils.load_model('caller')")) == "None"
     assert run(server, pid) != before
 

@@ -654,7 +654,9 @@ def test_32_threads_send_on_one_sender(model: ptl.Model, script: Script) -> None
 # -- the end of the model --------------------------------------------------------------
 
 
-def test_a_reload_leaves_open_streams_alone(serve: Serve, script: Script, execution: str) -> None:
+def test_a_reload_leaves_open_streams_alone(
+    repository: RepositoryBuilder, serve: Serve, script: Script, execution: str
+) -> None:
     server = serve(execution=execution, model_control_mode="explicit", startup_models=["m"])
     kept: list[Any] = []
 
@@ -666,6 +668,7 @@ def test_a_reload_leaves_open_streams_alone(serve: Serve, script: Script, execut
     model = server["m"]
     old, served = model.stream({"IN": X}), model._endpoint.served
     assert values([next(old)]) == [0]
+    repository.touch("m")
     reloading = start_thread(server.load, "m")  # inline it finalizes the old version, too
     wait_for(lambda: model._endpoint.served is not served)
     new = model.stream({"IN": X})
