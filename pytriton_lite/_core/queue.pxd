@@ -41,6 +41,7 @@ cdef class RequestQueue:
     cdef int _pump_slots(self, Executor executor, list slots) except -1
     cdef int _take_back(self, Contract contract, list sent, Py_ssize_t first) except -1
     cdef int _put_back(self, list slots) except -1
+    cdef object _queue_first(self, Executor executor, CallSlot slot, InferenceRequest request)
     cdef int _finish(self, Executor executor, CallSlot slot, object outcome) except -1
     cdef int _pump_slot(self, Executor executor, CallSlot slot) except -1
     cdef object _run_others(self, Executor executor, int budget, CallSlot led)

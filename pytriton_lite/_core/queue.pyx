@@ -17,7 +17,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 import os
 
-from pytriton_lite._core.contract cimport LEFT, PENDING, RESCHEDULED, Contract
+from pytriton_lite._core.contract cimport LEFT, PENDING, RESCHEDULED, UNBEGUN, Contract
 from pytriton_lite._core.deadlock cimport (
     Watch, begin_wait, end_wait, watch_slice_ns, why_stuck,
 )
@@ -254,7 +254,7 @@ cdef class RequestQueue:
             if ptl_move(&slot.node.word, PTL_RUNNING, PTL_ABANDONED):
                 slot.is_given_up = True
                 slot.notify = None
-                if slot.call:
+                if slot.call and slot.runner is not None:
                     (<Contract> slot.runner).given_up(slot, False)
                 break
             word = ptl_load(&slot.node.word)
@@ -467,6 +467,8 @@ cdef class RequestQueue:
                 executor.left = request
                 executor.left_ns = began
                 return LEFT
+            if outcome is UNBEGUN:
+                return self._queue_first(executor, slot, request)
             ended = ptl_now_ns()
             self.statistics.executed(
                 slot.queued_ns or began, began, ended, batch_size, executor.contract.has_failed
@@ -484,6 +486,18 @@ cdef class RequestQueue:
             if outcome is not PENDING:
                 slot.runner = None
             return outcome
+
+    cdef object _queue_first(self, Executor executor, CallSlot slot, InferenceRequest request):
+        """Leave a request to another instance, since the process of this one was gone when it came."""
+        slot.runner = None
+        slot.call = 0
+        slot.request = request
+        if not ptl_move(&slot.node.word, PTL_RUNNING, PTL_QUEUED):
+            slot.request = None  # given up meanwhile
+        else:
+            executor.running = None
+            self._put_back([slot])
+        return PENDING
 
     cdef object _end_again(self, CallSlot slot, InferenceRequest request):
         """Outcome of a request that was given up when its model wanted it again."""
@@ -591,10 +605,12 @@ cdef class RequestQueue:
 
     def retire(self, Executor executor):
         """The process of an instance is gone, or is to go: it gets no more requests."""
+        cdef ptl_worker *idle = NULL
         self.executors.remove(executor)
         self.contracts.remove(executor.contract)
         with nogil:
-            ptl_retire(&self.queue, &executor.worker)
+            ptl_retire(&self.queue, &executor.worker, &idle)
+            ptl_ring(idle)
 
     def end_pump(self, Executor executor):
         """Let the `pump` of an idle instance, or of a retired one, return."""
@@ -684,6 +700,10 @@ cdef class RequestQueue:
             outcome = contract.begin(request, slot.form)
             if outcome is None:
                 sent.append(request)
+            elif outcome is UNBEGUN:
+                self._put_back(slots[i + 1:])
+                self._queue_first(executor, slot, request)
+                break
             else:
                 slot.finish_and_wake(outcome)
         request = None
@@ -736,8 +756,14 @@ cdef class RequestQueue:
         cdef CallSlot slot
         for slot in reversed(slots):
             Py_INCREF(slot)  # the queue's
-            ptl_push_front(&self.queue, &slot.node, &idle)
+            if ptl_push_front(&self.queue, &slot.node, &idle):
+                Py_DECREF(slot)
+                if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
+                    slot.finish_and_wake(self._closed_error())
+                    slot.request = None
+                continue
             ptl_ring(idle)
+            idle = NULL
         return 0
 
     cdef int _pump_slot(self, Executor executor, CallSlot slot) except -1:
@@ -797,16 +823,18 @@ cdef class RequestQueue:
             ptl_close(&self.queue, not (self.is_inline or self.is_remote))
 
     def wait_until_idle(self, deadline_ns):
-        """Inline: wait until no instance is running and nothing is queued.
+        """Inline and remote: wait until no instance is running and nothing is queued.
 
-        Returns False when the time (`time.monotonic_ns`) was up before.
+        What is queued when no instance is left is not waited for. Returns False when the time (`time.monotonic_ns`) was up before.
         """
         cdef uint32_t rest
         cdef int64_t deadline = deadline_ns
         cdef int woken
         while True:
             rest = ptl_load(&self.queue.rest)
-            if self.queue.idle_count == self.queue.worker_count and self.queue.depth == 0:
+            if self.queue.idle_count == self.queue.worker_count and (
+                self.queue.depth == 0 or self.queue.worker_count == 0
+            ):
                 return True
             with nogil:
                 woken = ptl_sleep(&self.queue.rest, rest, deadline, SIGNAL_SLICE_NS)

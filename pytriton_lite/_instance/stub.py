@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import os
 import signal
@@ -48,6 +49,7 @@ def main() -> None:
     faulthandler.register(STACK_SIGNAL, file=stacks_fd, all_threads=True)
     fd = _take_fd(SEGMENT_VARIABLE)
     link = Link(Segment.attach(fd), is_stub=True)
+    atexit.register(_end_family, link)  # the first of all, so that it runs as the last
     lifeline = take_lifeline()
     if lifeline is not None:
         watch_lifeline(lifeline, link.close, grace_s=_FINALIZE_S)
@@ -63,7 +65,13 @@ def main() -> None:
     except UnavailableError:
         if not link.is_closed:
             raise
-        # Nobody reads what this process says. Its children end with it.
+        # Nobody reads what this process says.
+        kill_own_group()
+
+
+def _end_family(link: Link) -> None:
+    """What the model started ends with this process; a server that is there sees to it itself."""
+    if link.is_closed:
         kill_own_group()
 
 

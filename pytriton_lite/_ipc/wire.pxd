@@ -20,8 +20,11 @@ cdef class Link:
     cdef uint64_t done_aside            # bytes of `side_in` whose records have been dealt with
 
     cdef Block borrowed(self, int64_t offset, int64_t size)
-    cdef int send(self, Writer record, bint aside, uint32_t kind, uint64_t call) except -1
+    cdef int send(
+        self, Writer record, bint aside, uint32_t kind, uint64_t call, int64_t deadline_ns=*
+    ) except -1
     cdef Reader receive(self, bint aside, int64_t deadline_ns)
+    cdef bytes copied(self, Block block, int64_t size)
 
 
 cdef class Writer:

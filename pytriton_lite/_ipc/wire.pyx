@@ -192,7 +192,9 @@ cdef class Link:
         """`receive` for Python code."""
         return self.receive(aside, deadline_ns)
 
-    cdef int send(self, Writer record, bint aside, uint32_t kind, uint64_t call) except -1:
+    cdef int send(
+        self, Writer record, bint aside, uint32_t kind, uint64_t call, int64_t deadline_ns=0
+    ) except -1:
         """Put a record into a ring; its blocks belong to the other side if this does not raise."""
         cdef Producer ring = self.side_out if aside else self.main_out
         cdef Writer outer
@@ -209,7 +211,7 @@ cdef class Link:
             outer.i64(block.offset)
             record = outer
             kind |= KIND_LARGE
-        ring.put(kind, call, record.data, record.size, 0)
+        ring.put(kind, call, record.data, record.size, deadline_ns)
         for block in record.lent:
             block.hand_over()
         record.lent.clear()
@@ -227,8 +229,14 @@ cdef class Link:
             made.kind &= ~<uint32_t> KIND_LARGE
             size = made.i64()
             block = self.borrowed(made.i64(), size)
-            made.open(PyBytes_FromStringAndSize(block.memory, size))
+            made.open(self.copied(block, size))
         return made
+
+    cdef bytes copied(self, Block block, int64_t size):
+        """What lies in a block of the other side, which has written it: that takes memory."""
+        if size > <int64_t> self.segment.resident_bytes():
+            raise BrokenSegmentError(f"{size} bytes in shared memory were never written")
+        return PyBytes_FromStringAndSize(block.memory, size)
 
     cdef Block borrowed(self, int64_t offset, int64_t size):
         """A block that the other side handed over."""
@@ -530,7 +538,7 @@ cdef class Reader:
         ndim = self.u8()
         place = self.u8()
         size = self.i64()
-        if not 0 < data_type < DT_COUNT or ndim > MAX_NDIM:
+        if not 0 < data_type < DT_COUNT or ndim > MAX_NDIM or place > PLACE_ARENA:
             raise BrokenSegmentError(f"no tensor has data type {data_type} and {ndim} dims")
         memcpy(dims, self.take(8 * ndim), 8 * ndim)
         self.name = self.text()
@@ -554,7 +562,7 @@ cdef class Reader:
             block = self.link.borrowed(self.i64(), size)
             if data_type != DT_BYTES:
                 return view_of_memory(block.memory, ndim, dims, NULL, data_type, block, True)
-            encoded = PyBytes_FromStringAndSize(block.memory, size)
+            encoded = self.link.copied(block, size)
         try:
             array = deserialize_bytes_tensor(encoded)
         except struct.error as error:
