@@ -36,6 +36,8 @@ cdef class RequestQueue:
     cdef object _call_leading(self, CallSlot slot, int64_t deadline_ns)
     cdef object _lead(self, Executor executor, CallSlot slot, int64_t deadline_ns)
     cdef object _lead_remote(self, Executor executor, CallSlot slot, int64_t deadline_ns)
+    cdef bint _let_lead(self, Executor executor, CallSlot slot) except -1
+    cdef Executor _led(self, CallSlot slot)
     cdef int _hand_over(self, Executor executor) except -1
     cdef int _room(self, Executor executor) noexcept
     cdef int _pump_slots(self, Executor executor, list slots) except -1

@@ -198,7 +198,7 @@ cdef class RequestQueue:
             if word == PTL_DONE:
                 return slot.result()
             if word == PTL_LEAD:
-                return self._lead(<Executor> slot.node.executor, slot, deadline_ns)
+                return self._lead(self._led(slot), slot, deadline_ns)
             if word == PTL_ABANDONED:
                 raise CancelledError(
                     f"Request to model '{self.model_name}' was cancelled",
@@ -232,10 +232,28 @@ cdef class RequestQueue:
             return True
         if ptl_load(&slot.node.word) == PTL_LEAD:
             # The instance was handed to us just now: pass it on without using it.
-            executor = <Executor> slot.node.executor
+            executor = self._led(slot)
             self._run_others(executor, 0, None)
             return True
         return False
+
+    cdef bint _let_lead(self, Executor executor, CallSlot slot) except -1:
+        """Hand an instance to the thread that waits for a queued slot; False if it has gone."""
+        # Kept for it: one in another process may be given up before that thread gets its turn.
+        Py_INCREF(executor)
+        slot.node.executor = <void *> executor
+        if not ptl_move(&slot.node.word, PTL_QUEUED, PTL_LEAD):
+            Py_DECREF(executor)
+            return False
+        with nogil:
+            ptl_wake(&slot.node.word)
+        return True
+
+    cdef Executor _led(self, CallSlot slot):
+        """The instance that was handed to this thread."""
+        cdef Executor executor = <Executor> slot.node.executor
+        Py_DECREF(executor)
+        return executor
 
     cdef bint _give_up(self, CallSlot slot) except -1:
         """Cancel: a queued request never reaches the model, a running one is told and let go."""
@@ -489,6 +507,10 @@ cdef class RequestQueue:
 
     cdef object _queue_first(self, Executor executor, CallSlot slot, InferenceRequest request):
         """Leave a request to another instance, since the process of this one was gone when it came."""
+        if not executor.worker.is_retired:  # else it would come back here
+            return UnavailableError(
+                f"the process of instance '{executor.contract.instance_name}' is gone", model=self.model_name
+            )
         slot.runner = None
         slot.call = 0
         slot.request = request
@@ -541,10 +563,7 @@ cdef class RequestQueue:
                 self._hand_over(executor)
                 break
             if budget <= 0 and slot.node.thread_waits:
-                slot.node.executor = <void *> executor
-                if ptl_move(&slot.node.word, PTL_QUEUED, PTL_LEAD):
-                    with nogil:
-                        ptl_wake(&slot.node.word)
+                if self._let_lead(executor, slot):
                     break
                 continue
             budget -= 1
@@ -658,10 +677,7 @@ cdef class RequestQueue:
                     slots.append(slot)
                 if slot.node.thread_waits:
                     slots.clear()
-                    slot.node.executor = <void *> executor
-                    if ptl_move(&slot.node.word, PTL_QUEUED, PTL_LEAD):
-                        with nogil:
-                            ptl_wake(&slot.node.word)
+                    if self._let_lead(executor, slot):
                         break
 
     cdef int _room(self, Executor executor) noexcept:
@@ -702,7 +718,7 @@ cdef class RequestQueue:
                 sent.append(request)
             elif outcome is UNBEGUN:
                 self._put_back(slots[i + 1:])
-                self._queue_first(executor, slot, request)
+                self._finish(executor, slot, self._queue_first(executor, slot, request))
                 break
             else:
                 slot.finish_and_wake(outcome)

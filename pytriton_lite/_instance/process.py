@@ -63,6 +63,9 @@ _BOOT = "from pytriton_lite._instance.stub import main\nmain()\n"
 # What an idle model has for `finalize` at least, when another one has used up the time of a stop.
 _FINALIZE_NS = 3_000_000_000
 
+# What an idle model has for `finalize` at least, when another one has used up the time of a stop.
+_FINALIZE_NS = 3_000_000_000
+
 # For a stub to write its stacks, before it is killed.
 _STACK_S = 1.0
 _STACK_PAUSE_S = 0.02

@@ -13,7 +13,7 @@ from pytriton_lite._core.answer cimport FORM_ARRAYS
 from pytriton_lite._core.contract cimport LEFT, PENDING, RESCHEDULED, UNBEGUN, Contract
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
-from pytriton_lite._core.slot cimport CallSlot
+from pytriton_lite._core.slot cimport CallSlot, StreamBuffer
 from pytriton_lite._core.sync cimport *
 from pytriton_lite._ipc.protocol cimport *
 from pytriton_lite._ipc.segment import BrokenSegmentError
@@ -76,6 +76,7 @@ cdef class RemoteContract(Contract):
 
     cdef object begin(self, InferenceRequest request, int form):
         cdef CallSlot slot = request.slot
+        cdef StreamBuffer stream = slot.stream
         cdef Writer record
         cdef bint is_again = request.home is self and slot.call in self.slots
         self.has_failed = False
@@ -94,10 +95,10 @@ cdef class RemoteContract(Contract):
             if is_again:
                 self._send(record, False, AGAIN, slot.call)
                 return None
-            record.u8(0 if slot.stream is None else CALL_STREAMS)
-            record.i64(0 if slot.stream is None else slot.stream.limit)
-            if slot.stream is not None and slot.stream.limit:
-                slot.stream.report_reading(_Credit(self, slot.call))
+            record.u8(0 if stream is None else CALL_STREAMS)
+            record.i64(0 if stream is None else stream.limit)
+            if stream is not None and stream.limit:
+                stream.report_reading(_Credit(self, slot.call))
             record.request(request, self.all_outputs)
             self.sent_bytes += record.size
             ptl_store_64(self._claim(slot.call), CLAIM_STATES * slot.call + CLAIM_OFFERED)
@@ -218,6 +219,8 @@ cdef class RemoteContract(Contract):
                 self.open_slots[slot] = None
                 if self.is_dead:
                     self._fail_pending(slot)
+            elif ptl_load(&slot.node.word) == PTL_RUNNING:
+                raise BrokenSegmentError("a response sender was closed without a response")
             return PENDING
         if state != ANSWER_OUTCOME and (state != ANSWER_SKIPPED or not slot.is_given_up):
             raise BrokenSegmentError(f"an answer of state {state} does not fit the request")
@@ -269,6 +272,7 @@ cdef class RemoteContract(Contract):
         cdef CallSlot slot = self.slots.get(record.call)
         cdef int flags = record.u8()
         cdef object outcome = None
+        cdef StreamBuffer stream
         cdef Reply reply
         if flags & RESPONSE_HOLDS:
             try:
@@ -279,21 +283,22 @@ cdef class RemoteContract(Contract):
                 raise _unreadable(error) from error
         if slot is None:
             return  # the caller has gone
-        if slot.stream is not None and outcome is not None:
+        stream = slot.stream  # which the slot may lose at any time
+        if stream is not None and outcome is not None:
             reply = self.reply_of(outcome, slot.request_id or "")
             reply.final = record.is_final
-            slot.stream.push(reply, reply.final, True)
-            if slot.stream.limit and slot.stream.count > slot.stream.limit + 1:
+            stream.push(reply, reply.final, True)
+            if stream.limit and stream.count > stream.limit + 1:
                 raise BrokenSegmentError("more responses came than a stream may hold")
             outcome = None
         if not flags & RESPONSE_ENDS:
             return
-        if slot.stream is None and outcome is None and slot in self.open_slots and not slot.is_given_up:
+        if stream is None and outcome is None and slot in self.open_slots and not slot.is_given_up:
             raise BrokenSegmentError("a response sender was closed without a response")
-        self.slots.pop(record.call, None)
         # Without an outcome `execute` returns one, and its thread waits for that.
-        if outcome is not None or slot.stream is not None or slot in self.open_slots:
+        if outcome is not None or stream is not None or slot in self.open_slots:
             slot.finish_and_wake(outcome)
+        self.slots.pop(record.call, None)  # afterwards: see ANSWER_PENDING
         self.answered(slot)
 
     def fail_all(self):

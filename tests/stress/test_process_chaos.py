@@ -5,6 +5,7 @@ Ten seconds, or as many as PYTRITON_LITE_CHAOS_SECONDS says.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
@@ -200,9 +201,11 @@ class Chaos:
                 continue
             pid = rng.choice(candidates)
             self.alive.discard(pid)
+            # Not one of a process id that is somebody else's by now.
             if pid in children_of(os.getpid()):
-                os.kill(pid, signal.SIGKILL)
-                self.kills += 1
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    self.kills += 1
 
 
 def test_stubs_are_killed_all_the_time(
