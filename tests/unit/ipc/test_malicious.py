@@ -5,6 +5,7 @@ Records are made here by hand, from the layouts that ring.pxd and wire.pyx draw.
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import mmap
@@ -24,6 +25,8 @@ import pytriton_lite as ptl
 from pytriton_lite._core.calls import Endpoint, ModelCalls, ServedVersion
 from pytriton_lite._core.input_spec import InputEntry, InputSpec
 from pytriton_lite._core.queue import Executor, RequestQueue
+from pytriton_lite._instance import process
+from pytriton_lite._ipc.backoff import Backoff
 from pytriton_lite._ipc.questions import Answerer, Asker
 from pytriton_lite._ipc.remote import RemoteContract
 from pytriton_lite._ipc.segment import BrokenSegmentError, Segment
@@ -471,8 +474,12 @@ output [ { name: "OUT" data_type: TYPE_FP32 dims: [ 1 ] } ]
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ptl.Model]:
     repository = RepositoryBuilder(tmp_path_factory.mktemp("evil"))
     repository.model("m", EVIL, config=CONFIG)
-    with ptl.Server(repository.models, execution="process") as server:
-        yield server["m"]
+    # The pauses that grow with deaths in a row have tests of their own.
+    quick = functools.partial(Backoff, first_s=0.01, limit_s=0.01)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "Backoff", quick)
+        with ptl.Server(repository.models, execution="process") as server:
+            yield server["m"]
 
 
 def run(model: ptl.Model, code: str) -> list[float]:
