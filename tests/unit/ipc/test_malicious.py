@@ -27,6 +27,7 @@ from pytriton_lite._core.input_spec import InputEntry, InputSpec
 from pytriton_lite._core.queue import Executor, RequestQueue
 from pytriton_lite._instance import process
 from pytriton_lite._ipc.backoff import Backoff
+from pytriton_lite._ipc.bls_port import BlsPort
 from pytriton_lite._ipc.questions import Answerer, Asker
 from pytriton_lite._ipc.remote import RemoteContract
 from pytriton_lite._ipc.segment import BrokenSegmentError, Segment
@@ -99,8 +100,10 @@ class Fake:
         self.broken: BaseException | None = None
         self.is_over = False
         self.lock = threading.Lock()
+        self.bls = BlsPort(self.link, self.find_endpoint, "m_0")
         self.contract = RemoteContract(
-            self.link, model_name="m", model_version=1, instance_name="m_0", model_file="model.py",
+            self.link, bls=self.bls, model_name="m", model_version=1, instance_name="m_0",
+            model_file="model.py",
             is_decoupled=is_decoupled, is_iterative=False, all_outputs=("OUT",),
             make_dead_error=lambda: ptl.UnavailableError(f"dead: {self.broken}"),
             on_broken=self.end,
@@ -127,6 +130,9 @@ class Fake:
         self.reader.start()
         self.queue.add_remote(self.executor)
 
+    def find_endpoint(self, name: str, version: int) -> Endpoint:
+        raise ptl.NotFoundError(f"no model {name}, {version}")
+
     def read(self) -> None:
         try:
             self.link.read_aside(
@@ -135,6 +141,7 @@ class Fake:
                     RecordKind.REPLY: self.asker.replied,
                     RecordKind.ASK: self.answerer.asked,
                     RecordKind.TELL: self.answerer.told,
+                    **self.bls.handlers(),
                 }
             )
         except BrokenSegmentError as broken:
@@ -174,6 +181,8 @@ class Fake:
         for thread in (self.pump, self.reader):
             thread.join(20)
             assert not thread.is_alive()
+        self.bls.look_out.close()
+        self.answerer.join(5.0)
         self.memory.close()
 
 

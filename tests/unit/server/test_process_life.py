@@ -420,6 +420,9 @@ if __name__ == "__main__":
 """
 
 
+BUSY = "print('busy', flush=True); time.sleep(1000)"
+
+
 def script(tmp_path: Path, *codes: str) -> list[str]:
     """Command that starts a server, and has `m` and then `other` run something."""
     repository = RepositoryBuilder(tmp_path)
@@ -436,13 +439,14 @@ def environment(**more: str) -> dict[str, str]:
 def test_the_parent_is_killed(tmp_path: Path) -> None:
     finalized = tmp_path / "finalized"
     parent = subprocess.Popen(
-        script(tmp_path, "", "time.sleep(1000)"), stdout=subprocess.PIPE, text=True,
+        script(tmp_path, "", BUSY), stdout=subprocess.PIPE, text=True,
         env=environment(FINALIZED=str(finalized)),
     )  # fmt: skip
     with parent:
         assert parent.stdout is not None
         line = within(30, parent.stdout.readline).split()
         assert line[0] == "ready"
+        assert within(30, parent.stdout.readline) == "[other_0] busy\n"
         stubs = [int(pid) for pid in line[1:]]
         family = stubs + [child for pid in stubs for child in children_of(pid)]
         assert len(family) == 3
@@ -453,7 +457,7 @@ def test_the_parent_is_killed(tmp_path: Path) -> None:
         assert str(stubs[1]) not in finalized.read_text().split()
 
 
-@pytest.mark.parametrize("code", ["", "time.sleep(1000)"])
+@pytest.mark.parametrize("code", ["", BUSY], ids=["idle", "busy"])
 def test_ctrl_c_ends_stubs_in_order(tmp_path: Path, code: str) -> None:
     finalized = tmp_path / "finalized"
     ours, theirs = pty.openpty()
@@ -466,7 +470,8 @@ def test_ctrl_c_ends_stubs_in_order(tmp_path: Path, code: str) -> None:
         )  # fmt: skip
         os.close(theirs)
         shown = ""
-        while "ready" not in shown or "\n" not in shown.partition("ready")[2]:
+        # What is said last before Ctrl-C.
+        while "busy" not in shown if code else "\n" not in shown.partition("ready")[2]:
             assert select.select([ours], [], [], 30)[0]
             shown += os.read(ours, 4096).decode()
         stubs = [int(pid) for pid in shown.partition("ready")[2].split()[:2]]
