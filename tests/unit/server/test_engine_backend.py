@@ -31,13 +31,6 @@ from tests.support.repository import RepositoryBuilder
 ENGINE = Path(__file__).parent / "engine"
 CONFIG = 'backend: "engine"'
 Serve = Callable[..., ptl.Server]
-# What looks at the metrics of the model, or has it unload itself.
-NOT_IN_STUBS = {
-    "test_a_backend_unloads_itself_in_execute",
-    "test_metrics_of_two_models_and_of_a_reload",
-    "test_an_unload_waits_for_all_responses",
-    "test_a_cancelled_stream_reaches_the_engine",
-}
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +51,6 @@ def backend(repository: RepositoryBuilder) -> Path:
 
 @pytest.fixture(params=["thread", "process"])
 def execution(request: pytest.FixtureRequest) -> str:
-    if request.param == "process" and request.node.originalname in NOT_IN_STUBS:
-        pytest.skip("metrics and model control of models in stubs")
     return str(request.param)
 
 
