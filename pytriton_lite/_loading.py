@@ -354,7 +354,15 @@ class LoadedVersion:
         stuck = [instance for instance in self.instances if not instance.finish(deadline_ns)]
         if self._own_folder is not None:
             self._own_folder.remove_user(self)
+
+        def nobody() -> UnavailableError:
+            return UnavailableError(
+                f"model '{self.name}' was stopped when none of its instances was there",
+                model=self.name,
+            )
+
         if not stuck:
+            self._queue.fail_queued(nobody)
             return
 
         def error() -> UnavailableError:

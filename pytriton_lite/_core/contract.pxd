@@ -6,10 +6,12 @@ from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.slot cimport CallSlot
 
 # Outcomes of `Contract.run` that are none yet: a response sender answers, or `execute` wants
-# the request again. LEFT: another process runs on, and `resume` waits for the outcome.
+# the request again. LEFT: another process runs on, and `resume` waits for the outcome. UNBEGUN:
+# the other process died before it began with the request.
 cdef object PENDING
 cdef object RESCHEDULED
 cdef object LEFT
+cdef object UNBEGUN
 
 
 cdef class Contract(AnswerMaker):

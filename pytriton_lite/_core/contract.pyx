@@ -41,6 +41,7 @@ cdef enum:
 PENDING = object()
 RESCHEDULED = object()
 LEFT = object()
+UNBEGUN = object()
 
 
 cdef Contract running_contract():

@@ -17,7 +17,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 import os
 
-from pytriton_lite._core.contract cimport LEFT, PENDING, RESCHEDULED, Contract
+from pytriton_lite._core.contract cimport LEFT, PENDING, RESCHEDULED, UNBEGUN, Contract
 from pytriton_lite._core.deadlock cimport (
     Watch, begin_wait, end_wait, watch_slice_ns, why_stuck,
 )
@@ -201,7 +201,7 @@ cdef class RequestQueue:
             if word == PTL_DONE:
                 return slot.result()
             if word == PTL_LEAD:
-                return self._lead(<Executor> slot.node.executor, slot, deadline_ns)
+                return self._lead(self._led(slot), slot, deadline_ns)
             if word == PTL_ABANDONED:
                 raise CancelledError(
                     f"Request to model '{self.model_name}' was cancelled",
@@ -235,10 +235,28 @@ cdef class RequestQueue:
             return True
         if ptl_load(&slot.node.word) == PTL_LEAD:
             # The instance was handed to us just now: pass it on without using it.
-            executor = <Executor> slot.node.executor
+            executor = self._led(slot)
             self._run_others(executor, 0, None)
             return True
         return False
+
+    cdef bint _let_lead(self, Executor executor, CallSlot slot) except -1:
+        """Hand an instance to the thread that waits for a queued slot; False if it has gone."""
+        # Kept for it: one in another process may be given up before that thread gets its turn.
+        Py_INCREF(executor)
+        slot.node.executor = <void *> executor
+        if not ptl_move(&slot.node.word, PTL_QUEUED, PTL_LEAD):
+            Py_DECREF(executor)
+            return False
+        with nogil:
+            ptl_wake(&slot.node.word)
+        return True
+
+    cdef Executor _led(self, CallSlot slot):
+        """The instance that was handed to this thread."""
+        cdef Executor executor = <Executor> slot.node.executor
+        Py_DECREF(executor)
+        return executor
 
     cdef bint _give_up(self, CallSlot slot) except -1:
         """Cancel: a queued request never reaches the model, a running one is told and let go."""
@@ -257,7 +275,7 @@ cdef class RequestQueue:
             if ptl_move(&slot.node.word, PTL_RUNNING, PTL_ABANDONED):
                 slot.is_given_up = True
                 slot.notify = None
-                if slot.call:
+                if slot.call and slot.runner is not None:
                     (<Contract> slot.runner).given_up(slot, False)
                 break
             word = ptl_load(&slot.node.word)
@@ -471,6 +489,8 @@ cdef class RequestQueue:
                 executor.left = request
                 executor.left_ns = began
                 return LEFT
+            if outcome is UNBEGUN:
+                return self._queue_first(executor, slot, request)
             ended = ptl_now_ns()
             self.statistics.executed(
                 slot.queued_ns or began, began, ended, batch_size, executor.contract.has_failed
@@ -488,6 +508,22 @@ cdef class RequestQueue:
             if outcome is not PENDING:
                 slot.runner = None
             return outcome
+
+    cdef object _queue_first(self, Executor executor, CallSlot slot, InferenceRequest request):
+        """Leave a request to another instance, since the process of this one was gone when it came."""
+        if not executor.worker.is_retired:  # else it would come back here
+            return UnavailableError(
+                f"the process of instance '{executor.contract.instance_name}' is gone", model=self.model_name
+            )
+        slot.runner = None
+        slot.call = 0
+        slot.request = request
+        if not ptl_move(&slot.node.word, PTL_RUNNING, PTL_QUEUED):
+            slot.request = None  # given up meanwhile
+        else:
+            executor.running = None
+            self._put_back([slot])
+        return PENDING
 
     cdef object _end_again(self, CallSlot slot, InferenceRequest request):
         """Outcome of a request that was given up when its model wanted it again."""
@@ -531,10 +567,7 @@ cdef class RequestQueue:
                 self._hand_over(executor)
                 break
             if budget <= 0 and slot.node.thread_waits:
-                slot.node.executor = <void *> executor
-                if ptl_move(&slot.node.word, PTL_QUEUED, PTL_LEAD):
-                    with nogil:
-                        ptl_wake(&slot.node.word)
+                if self._let_lead(executor, slot):
                     break
                 continue
             budget -= 1
@@ -595,10 +628,12 @@ cdef class RequestQueue:
 
     def retire(self, Executor executor):
         """The process of an instance is gone, or is to go: it gets no more requests."""
+        cdef ptl_worker *idle = NULL
         self.executors.remove(executor)
         self.contracts.remove(executor.contract)
         with nogil:
-            ptl_retire(&self.queue, &executor.worker)
+            ptl_retire(&self.queue, &executor.worker, &idle)
+            ptl_ring(idle)
 
     def end_pump(self, Executor executor):
         """Let the `pump` of an idle instance, or of a retired one, return."""
@@ -646,10 +681,7 @@ cdef class RequestQueue:
                     slots.append(slot)
                 if slot.node.thread_waits:
                     slots.clear()
-                    slot.node.executor = <void *> executor
-                    if ptl_move(&slot.node.word, PTL_QUEUED, PTL_LEAD):
-                        with nogil:
-                            ptl_wake(&slot.node.word)
+                    if self._let_lead(executor, slot):
                         break
 
     cdef int _room(self, Executor executor) noexcept:
@@ -688,6 +720,10 @@ cdef class RequestQueue:
             outcome = contract.begin(request, slot.form)
             if outcome is None:
                 sent.append(request)
+            elif outcome is UNBEGUN:
+                self._put_back(slots[i + 1:])
+                self._finish(executor, slot, self._queue_first(executor, slot, request))
+                break
             else:
                 slot.finish_and_wake(outcome)
         request = None
@@ -740,8 +776,14 @@ cdef class RequestQueue:
         cdef CallSlot slot
         for slot in reversed(slots):
             Py_INCREF(slot)  # the queue's
-            ptl_push_front(&self.queue, &slot.node, &idle)
+            if ptl_push_front(&self.queue, &slot.node, &idle):
+                Py_DECREF(slot)
+                if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
+                    slot.finish_and_wake(self._closed_error())
+                    slot.request = None
+                continue
             ptl_ring(idle)
+            idle = NULL
         return 0
 
     cdef int _pump_slot(self, Executor executor, CallSlot slot) except -1:
@@ -801,16 +843,18 @@ cdef class RequestQueue:
             ptl_close(&self.queue, not (self.is_inline or self.is_remote))
 
     def wait_until_idle(self, deadline_ns):
-        """Inline: wait until no instance is running and nothing is queued.
+        """Inline and remote: wait until no instance is running and nothing is queued.
 
-        Returns False when the time (`time.monotonic_ns`) was up before.
+        What is queued when no instance is left is not waited for. Returns False when the time (`time.monotonic_ns`) was up before.
         """
         cdef uint32_t rest
         cdef int64_t deadline = deadline_ns
         cdef int woken
         while True:
             rest = ptl_load(&self.queue.rest)
-            if self.queue.idle_count == self.queue.worker_count and self.queue.depth == 0:
+            if self.queue.idle_count == self.queue.worker_count and (
+                self.queue.depth == 0 or self.queue.worker_count == 0
+            ):
                 return True
             with nogil:
                 woken = ptl_sleep(&self.queue.rest, rest, deadline, SIGNAL_SLICE_NS)

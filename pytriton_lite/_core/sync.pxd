@@ -236,24 +236,34 @@ cdef extern from * nogil:
         if (is_watched) ptl_wake(&q->rest);
         return count;
     }
-    /* Put a node back in front of all others. Fills `to_ring` with an idle worker, if there is one. */
-    static inline void ptl_push_front(ptl_queue *q, ptl_node *node, ptl_worker **to_ring) {
+    /* Put a node back in front of all others. Fills `to_ring` with an idle worker, if there is one.
+       -1 when nobody is left to run it, nor will be. */
+    static inline int ptl_push_front(ptl_queue *q, ptl_node *node, ptl_worker **to_ring) {
         ptl_lock(&q->lock);
+        if (q->is_closed && !q->worker_count) { ptl_unlock(&q->lock); return -1; }
         node->next = q->head;
         q->head = node;
         if (!q->tail) q->tail = node;
         q->depth++;
         *to_ring = ptl_pop_idle(q);
         ptl_unlock(&q->lock);
+        return 0;
     }
-    /* The instance takes no more requests; who holds it finds out when it gives it back. */
-    static inline void ptl_retire(ptl_queue *q, ptl_worker *w) {
-        ptl_worker **link;
+    /* The instance takes no more requests; who holds it finds out when it gives it back. Fills
+       `to_ring` with idle workers for what this one may have been rung for. */
+    static inline void ptl_retire(ptl_queue *q, ptl_worker *w, ptl_worker **to_ring) {
+        ptl_worker **link, *rung = NULL, *other;
+        int64_t count;
         ptl_lock(&q->lock);
         w->is_retired = 1;
         q->worker_count--;
         for (link = &q->idle; *link; link = &(*link)->next_idle)
             if (*link == w) { *link = w->next_idle; w->next_idle = NULL; q->idle_count--; break; }
+        for (count = q->depth; count > 0 && (other = ptl_pop_idle(q)); count--) {
+            other->next_idle = rung;
+            rung = other;
+        }
+        *to_ring = rung;
         ptl_store(&q->rest, q->rest + 1);
         ptl_unlock(&q->lock);
         ptl_wake(&q->rest);
@@ -319,7 +329,7 @@ cdef extern from * nogil:
     ptl_node *ptl_release(ptl_queue *q, ptl_worker *w)
     bint ptl_remove(ptl_queue *q, ptl_node *node)
     int ptl_release_many(ptl_queue *q, ptl_worker *w, ptl_node **nodes, int room)
-    void ptl_push_front(ptl_queue *q, ptl_node *node, ptl_worker **to_ring)
-    void ptl_retire(ptl_queue *q, ptl_worker *w)
+    int ptl_push_front(ptl_queue *q, ptl_node *node, ptl_worker **to_ring)
+    void ptl_retire(ptl_queue *q, ptl_worker *w, ptl_worker **to_ring)
     void ptl_close(ptl_queue *q, int wakes_workers)
     ptl_node *ptl_take_any(ptl_queue *q)

@@ -65,6 +65,12 @@ sys.meta_path.remove(Carried)  # that at the start; it stays at the end
 """
 _BOOT = "from pytriton_lite._instance.stub import main\nmain()\n"
 
+# What an idle model has for `finalize` at least, when another one has used up the time of a stop.
+_FINALIZE_NS = 3_000_000_000
+
+# What an idle model has for `finalize` at least, when another one has used up the time of a stop.
+_FINALIZE_NS = 3_000_000_000
+
 # For a stub to write its stacks, before it is killed.
 _STACK_S = 1.0
 _STACK_PAUSE_S = 0.02
@@ -353,6 +359,7 @@ class _Fate:
         self.process: StubProcess | None = None
         self.report: ExitReport | None = None
         self._fault: BaseException | None = None
+        self.leave: Callable[[], object] | None = None  # so that it gets no more requests
 
     @property
     def is_sealed(self) -> bool:
@@ -374,7 +381,11 @@ class _Fate:
         """End a stub that does not keep the rules."""
         if self._fault is None:
             self._fault = error
-            _log.error("instance '%s' is killed: %s", self._plan.name, error)
+            _log.error("instance '%s' is killed: %s", self._plan.name, str(error))
+        # First, else what the stub has not begun with would come back to it.
+        leave = self.leave
+        if leave is not None:
+            leave()
         if self.process is not None:
             self.process.kill()
         self._link.close()
@@ -401,6 +412,8 @@ class _Stub:
         self._settings = settings
         self._on_death = on_death
         self._is_serving = False
+        self._is_loaded = False
+        self._is_ending = False
         self._lock = threading.Lock()
         segment = Segment.create_largest()
         self._link = Link(segment, is_stub=False, callers=settings.callers)
@@ -442,6 +455,7 @@ class _Stub:
             self._metrics.close()
             raise
         fate.process = self._process
+        fate.leave = self._leave
         self._threads = [
             threading.Thread(target=self._read_aside, name=f"{plan.name}-stub", daemon=True),
             threading.Thread(
@@ -471,10 +485,11 @@ class _Stub:
             self.end(time.monotonic_ns())
             raise
         with self._lock:
-            self._is_serving = self._fate.report is None
-            if self._is_serving:
+            is_serving = self._is_serving = not self._fate.is_sealed
+            if is_serving:
+                self._is_loaded = True
                 self._queue.add_remote(self.executor)
-        if not self._is_serving:
+        if not is_serving:
             raise self.error()
 
     @property
@@ -488,13 +503,11 @@ class _Stub:
 
     def end(self, deadline_ns: int) -> bool:
         """Finalize the model if it is there, and end the process; False if something is left."""
-        with self._lock:
-            was_serving, self._is_serving = self._is_serving, False
-        if was_serving:
-            self._queue.retire(self.executor)
+        self._is_ending = True
+        if self._leave():
             with contextlib.suppress(UnavailableError):
                 self._link.post(RecordKind.STOP, 0, None, None, aside=False)
-            self._process.wait(deadline_ns)
+            self._process.wait(max(deadline_ns, time.monotonic_ns() + _FINALIZE_NS))
         is_gone = self._process.terminate(deadline_ns)
         self._bls.look_out.close()
         self._queue.end_pump(self.executor)
@@ -507,18 +520,25 @@ class _Stub:
         """Kill the process; who waits for it is told."""
         self._process.kill()
 
-    def _exited(self, report: ExitReport) -> None:
-        self._fate.report = report
+    def _leave(self) -> bool:
+        """Take no more requests; False when that was so before."""
         with self._lock:
             was_serving, self._is_serving = self._is_serving, False
-        if was_serving:
-            self._queue.retire(self.executor)
+            if was_serving:
+                self._queue.retire(self.executor)
+        return was_serving
+
+    def _exited(self, report: ExitReport) -> None:
+        with self._lock:
+            self._fate.report = report
+        self._leave()
+        self._fate.leave = None
         self._link.close()
         self.asker.close()
         self._breakpoints.close()
-        self.contract.fail_all()
+        self._bls.fail_all()
         self._queue.end_pump(self.executor)
-        if was_serving:
+        if self._is_loaded and not self._is_ending:
             self._on_death(self)
 
     def _read_aside(self) -> None:
@@ -535,6 +555,8 @@ class _Stub:
         except BrokenSegmentError as error:
             self._fate.broken(error)
         finally:
+            # After the last of what it sent, which may be an answer.
+            self.contract.fail_all()
             self._metrics.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import os
 import signal
@@ -56,6 +57,7 @@ def main() -> None:
     if CALLERS_VARIABLE in os.environ:
         callers = CallerMemory.attach(_take_fd(CALLERS_VARIABLE))
     link = Link(segment, is_stub=True, callers=callers)
+    atexit.register(_end_family, link)  # the first of all, so that it runs as the last
     lifeline = take_lifeline()
     if lifeline is not None:
         watch_lifeline(lifeline, link.close, grace_s=_FINALIZE_S)
@@ -71,7 +73,13 @@ def main() -> None:
     except UnavailableError:
         if not link.is_closed:
             raise
-        # Nobody reads what this process says. Its children end with it.
+        # Nobody reads what this process says.
+        kill_own_group()
+
+
+def _end_family(link: Link) -> None:
+    """What the model started ends with this process; a server that is there sees to it itself."""
+    if link.is_closed:
         kill_own_group()
 
 

@@ -76,7 +76,8 @@ def error_of_wire(wire: Any, model: str, request_id: str | None) -> TritonError:
     else:
         known = type(code) is int and 0 <= code <= 7  # noqa: PLR2004 - the codes of ErrorCode
         error = error_from_code(code if known else 1, text, model=model, request_id=request_id)
-    for note in wire.get("notes") or ():
+    notes = wire.get("notes")
+    for note in notes if isinstance(notes, list) else ():
         error.add_note(str(note))
     cause = wire.get("cause")
     if isinstance(cause, dict):

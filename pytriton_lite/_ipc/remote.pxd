@@ -1,10 +1,10 @@
 """An instance in another process, as this one sees it (see remote.pyx)."""
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from pytriton_lite._core.contract cimport Contract
 from pytriton_lite._core.slot cimport CallSlot
 from pytriton_lite._ipc.bls_port cimport BlsPort
-from pytriton_lite._ipc.wire cimport Link, Reader
+from pytriton_lite._ipc.wire cimport Link, Reader, Writer
 
 
 cdef class RemoteContract(Contract):
@@ -15,6 +15,7 @@ cdef class RemoteContract(Contract):
     cdef CallSlot current           # whose outcome is waited for on the ring `answers`
     cdef int form                   # of the answer to `current`, FORM_*
     cdef BlsPort bls
+    cdef bint is_dead               # `fail_all` was called
     cdef object make_dead_error
     cdef object on_broken
     cdef set recalled               # numbers of calls that were queued again, whose answers are still to come
@@ -25,3 +26,6 @@ cdef class RemoteContract(Contract):
     cdef Reader _receive(self)
     cdef object _outcome(self, Reader record)
     cdef object _lost(self, object error)
+    cdef int _send(self, Writer record, bint aside, uint32_t kind, uint64_t call) except -1
+    cdef int _tell(self, Writer record, uint32_t kind, uint64_t call) except -1
+    cdef int _fail_pending(self, CallSlot slot) except -1

@@ -7,21 +7,23 @@ any time, are read by one more thread (`Link.read_aside`).
 
 Everything that comes from the stub is checked; one that breaks the rules is ended.
 """
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pytriton_lite._core.answer cimport FORM_ARRAYS
-from pytriton_lite._core.contract cimport LEFT, PENDING, RESCHEDULED, Contract
+from pytriton_lite._core.contract cimport LEFT, PENDING, RESCHEDULED, UNBEGUN, Contract
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
-from pytriton_lite._core.slot cimport CallSlot
+from pytriton_lite._core.slot cimport CallSlot, StreamBuffer
 from pytriton_lite._core.sync cimport *
 from pytriton_lite._ipc.protocol cimport *
 from pytriton_lite._ipc.segment import BrokenSegmentError
 from pytriton_lite._ipc.wire cimport Link, Reader, Writer, new_writer
 from pytriton_lite.errors import CancelledError, TritonError
 
-
 cdef enum:
+    # What the server sends must fit into a ring within this time: a stub that lives reads, on a
+    # thread of its own, what does not wait its turn, and no more calls are sent than fit.
+    SENDING_NS = 10_000_000_000
     # How often a thread that leads for a stub looks whether that stub is still there.
     LOOK_NS = 100_000_000
 
@@ -74,6 +76,7 @@ cdef class RemoteContract(Contract):
 
     cdef object begin(self, InferenceRequest request, int form):
         cdef CallSlot slot = request.slot
+        cdef StreamBuffer stream = slot.stream
         cdef Writer record
         cdef bint is_again = request.home is self and slot.call in self.slots
         self.has_failed = False
@@ -90,19 +93,36 @@ cdef class RemoteContract(Contract):
         try:
             record = new_writer(self.link)
             if is_again:
-                self.link.send(record, False, AGAIN, slot.call)
+                self._send(record, False, AGAIN, slot.call)
                 return None
-            record.u8(0 if slot.stream is None else CALL_STREAMS)
-            record.i64(0 if slot.stream is None else slot.stream.limit)
-            if slot.stream is not None and slot.stream.limit:
-                slot.stream.report_reading(_Credit(self, slot.call))
+            record.u8(0 if stream is None else CALL_STREAMS)
+            record.i64(0 if stream is None else stream.limit)
+            if stream is not None and stream.limit:
+                stream.report_reading(_Credit(self, slot.call))
             record.request(request, self.all_outputs)
             self.sent_bytes += record.size
             ptl_store_64(self._claim(slot.call), CLAIM_STATES * slot.call + CLAIM_OFFERED)
-            self.link.send(record, False, CALL, slot.call)
+            self._send(record, False, CALL, slot.call)
         except TritonError as error:
             return self._lost(error)
         return None
+
+    cdef int _send(self, Writer record, bint aside, uint32_t kind, uint64_t call) except -1:
+        try:
+            self.link.send(record, aside, kind, call, ptl_now_ns() + SENDING_NS)
+        except TimeoutError as error:
+            raise BrokenSegmentError("the stub has stopped to read what it is sent") from error
+        return 0
+
+    cdef int _tell(self, Writer record, uint32_t kind, uint64_t call) except -1:
+        """Send what is of no use to a stub that is gone."""
+        try:
+            self._send(record, True, kind, call)
+        except BrokenSegmentError as error:
+            self.on_broken(error)
+        except TritonError:
+            pass
+        return 0
 
     cdef object resume(self, CallSlot slot, int form, int64_t deadline_ns):
         self.current = slot
@@ -127,8 +147,8 @@ cdef class RemoteContract(Contract):
     cdef object _await(self):
         """Wait for the outcome of `current`, and run the BLS requests that it waits for itself."""
         cdef Reader record
-        try:
-            while True:
+        while True:
+            try:
                 if self.bls.inner is not None and self.bls.run_inner() is LEFT:
                     return LEFT
                 record = self._receive()
@@ -137,14 +157,22 @@ cdef class RemoteContract(Contract):
                 if record.kind == BLS:
                     self.bls.begin_inner(record)
                     continue
-                if record.call not in self.recalled:
-                    return self._outcome(record)
+            except TritonError as error:
+                return self._lost(error)
+            except BaseException as error:  # of a signal handler
+                self.interrupt = error
+                return LEFT
+            if record.call in self.recalled:
                 self.recalled.remove(record.call)
-        except TritonError as error:
-            return self._lost(error)
-        except BaseException as error:  # of a signal handler
-            self.interrupt = error
-            return LEFT
+                continue
+            try:
+                outcome = self._outcome(record)
+            except BrokenSegmentError as error:
+                return self._lost(error)
+            except Exception as error:
+                return self._lost(_unreadable(error))
+            self.current = None
+            return outcome
 
     cdef Reader _receive(self):
         """The next record, or None when this thread need not wait for it."""
@@ -159,6 +187,8 @@ cdef class RemoteContract(Contract):
             try:
                 return self.link.receive(False, limit)
             except TimeoutError:
+                if not 0 < limit <= ptl_now_ns():
+                    raise  # of a signal handler
                 if limit == self.deadline_ns or self.is_unwanted():
                     return None
 
@@ -178,17 +208,22 @@ cdef class RemoteContract(Contract):
         cdef int state
         if record.kind != ANSWER or record.call != slot.call:
             raise BrokenSegmentError(f"a record of kind {record.kind} came in place of an answer")
-        self.current = None
         self.awaits_coroutine = self.bls.has_sender = False
         state = record.u8()
         self.has_failed = record.u8()
-        self.usual_ns += (record.i64() - self.usual_ns) // 8
-        if state == ANSWER_RESCHEDULED:
+        self.usual_ns += (max(0, record.i64()) - self.usual_ns) // 8
+        if state == ANSWER_RESCHEDULED and self.is_iterative:
             return RESCHEDULED
         if state == ANSWER_PENDING:
             if slot.call in self.slots:  # else the sender has answered meanwhile
                 self.open_slots[slot] = None
+                if self.is_dead:
+                    self._fail_pending(slot)
+            elif ptl_load(&slot.node.word) == PTL_RUNNING:
+                raise BrokenSegmentError("a response sender was closed without a response")
             return PENDING
+        if state != ANSWER_OUTCOME and (state != ANSWER_SKIPPED or not slot.is_given_up):
+            raise BrokenSegmentError(f"an answer of state {state} does not fit the request")
         self.slots.pop(slot.call, None)
         if state == ANSWER_SKIPPED:
             return CancelledError("", model=self.model_name, request_id=slot.request_id)
@@ -202,6 +237,8 @@ cdef class RemoteContract(Contract):
         cdef CallSlot slot = self.current
         self.current = None
         self.slots.pop(slot.call, None)
+        if self.link.is_closed and not isinstance(error, BrokenSegmentError) and self.recall(slot, False):
+            return UNBEGUN
         self.has_failed = True
         if isinstance(error, BrokenSegmentError):
             self.on_broken(error)
@@ -224,13 +261,9 @@ cdef class RemoteContract(Contract):
         cdef Writer record
         if not is_soft:
             self.recall(slot, False)  # else it has begun
-        try:
-            record = new_writer(self.link)
-            record.u8(is_soft)
-            self.link.send(record, True, CANCEL, slot.call)
-        except TritonError:
-            pass  # it is gone
-        return 0
+        record = new_writer(self.link)
+        record.u8(is_soft)
+        return self._tell(record, CANCEL, slot.call)
 
     # -- what comes at any time --------------------------------------------------------
 
@@ -239,33 +272,58 @@ cdef class RemoteContract(Contract):
         cdef CallSlot slot = self.slots.get(record.call)
         cdef int flags = record.u8()
         cdef object outcome = None
+        cdef StreamBuffer stream
         cdef Reply reply
         if flags & RESPONSE_HOLDS:
-            outcome = record.outcome(self.model_name, self.model_version)
+            try:
+                outcome = record.outcome(self.model_name, self.model_version)
+            except BrokenSegmentError:
+                raise
+            except Exception as error:
+                raise _unreadable(error) from error
         if slot is None:
             return  # the caller has gone
-        if slot.stream is not None and outcome is not None:
+        stream = slot.stream  # which the slot may lose at any time
+        if stream is not None and outcome is not None:
             reply = self.reply_of(outcome, slot.request_id or "")
             reply.final = record.is_final
-            slot.stream.push(reply, reply.final, True)
+            stream.push(reply, reply.final, True)
+            if stream.limit and stream.count > stream.limit + 1:
+                raise BrokenSegmentError("more responses came than a stream may hold")
             outcome = None
         if not flags & RESPONSE_ENDS:
             return
-        self.slots.pop(record.call, None)
+        if stream is None and outcome is None and slot in self.open_slots and not slot.is_given_up:
+            raise BrokenSegmentError("a response sender was closed without a response")
         # Without an outcome `execute` returns one, and its thread waits for that.
-        if outcome is not None or slot.stream is not None or slot in self.open_slots:
+        if outcome is not None or stream is not None or slot in self.open_slots:
             slot.finish_and_wake(outcome)
+        self.slots.pop(record.call, None)  # afterwards: see ANSWER_PENDING
         self.answered(slot)
 
     def fail_all(self):
-        """The stub is gone: answer what it had, but for what a thread waits for on the ring."""
+        """The stub is gone, and what it said has been read: answer for its response senders.
+
+        A request whose `execute` has not returned is not touched: a thread waits for it on the
+        ring, or sees to it that another instance runs it.
+        """
         cdef CallSlot slot
         self.bls.fail_all()
-        for slot in list(self.slots.values()):
-            if slot is not self.current:
-                self.slots.pop(slot.call, None)
-                slot.finish_and_wake(self.make_dead_error())
-                self.answered(slot)
+        self.is_dead = True
+        for slot in list(self.open_slots):
+            self._fail_pending(slot)
+
+    cdef int _fail_pending(self, CallSlot slot) except -1:
+        self.slots.pop(slot.call, None)
+        slot.finish_and_wake(self.make_dead_error())
+        self.answered(slot)
+        return 0
+
+
+cdef object _unreadable(object error):
+    broken = BrokenSegmentError(f"a record cannot be read: {type(error).__name__}: {error}")
+    broken.__cause__ = error
+    return broken
 
 
 cdef class _Credit:
@@ -279,10 +337,6 @@ cdef class _Credit:
         self.call = call
 
     def __call__(self, int64_t count):
-        cdef Writer record
-        try:
-            record = new_writer(self.contract.link)
-            record.i64(count)
-            self.contract.link.send(record, True, CREDIT, self.call)
-        except TritonError:
-            pass  # it is gone
+        cdef Writer record = new_writer(self.contract.link)
+        record.i64(count)
+        self.contract._tell(record, CREDIT, self.call)

@@ -104,7 +104,9 @@ cdef extern from * nogil:
 
     /* Consumer: the header of the next record. Its payload lies at *where until ptl_ring_taken. */
     static inline int ptl_ring_peek(ptl_ring_end *r, ptl_record *record, char **where) {
-        for (;;) {
+        int fillers;
+        /* A record follows each filler. Without the limit a producer could keep this busy for ever. */
+        for (fillers = 0; fillers < 2; fillers++) {
             uint64_t tail = __atomic_load_n(&r->head->tail, __ATOMIC_ACQUIRE);
             uint64_t there = tail - r->mine, at = r->mine & (r->size - 1), stride;
             if (there == 0) return PTL_RING_EMPTY;
@@ -117,9 +119,11 @@ cdef extern from * nogil:
                 *where = r->data + at + PTL_RECORD_HEADER;
                 return PTL_RING_OK;
             }
+            if (stride != r->size - at) return PTL_RING_BROKEN;
             r->mine += stride;
             __atomic_store_n(&r->head->head, r->mine, __ATOMIC_SEQ_CST);
         }
+        return PTL_RING_BROKEN;
     }
     /* Consumer: the record is dealt with. Returns whether the producer waits for room. */
     static inline int ptl_ring_taken(ptl_ring_end *r, const ptl_record *record) {

@@ -25,11 +25,14 @@ cdef class Link:
     cdef readonly bint is_closed
     cdef uint64_t done_aside            # bytes of `side_in` whose records have been dealt with
 
-    cdef int send(self, Writer record, bint aside, uint32_t kind, uint64_t call) except -1
+    cdef int send(
+        self, Writer record, bint aside, uint32_t kind, uint64_t call, int64_t deadline_ns=*
+    ) except -1
     cdef Reader receive(self, bint aside, int64_t deadline_ns)
     cpdef int lend(self, Block block) except -1
     cdef int end_lending(self, uint64_t offset) except -1
     cdef Block block_lent(self, uint64_t offset)
+    cdef bytes copied(self, const char *data, int64_t size)
 
 
 cdef class Writer:

@@ -285,7 +285,9 @@ cdef class Link:
                 del self.lent[offset]
         return 0
 
-    cdef int send(self, Writer record, bint aside, uint32_t kind, uint64_t call) except -1:
+    cdef int send(
+        self, Writer record, bint aside, uint32_t kind, uint64_t call, int64_t deadline_ns=0
+    ) except -1:
         """Put a record into a ring; its blocks belong to the other side if this does not raise."""
         cdef Producer ring = self.side_out if aside else self.main_out
         cdef Writer outer
@@ -299,10 +301,10 @@ cdef class Link:
             outer.lend(block)
             outer.i64(record.size)
             outer.i64(block.offset)
-            ring.put(kind | KIND_LARGE, call, outer.data, outer.size, 0)
+            ring.put(kind | KIND_LARGE, call, outer.data, outer.size, deadline_ns)
             outer.is_sent = True
         else:
-            ring.put(kind, call, record.data, record.size, 0)
+            ring.put(kind, call, record.data, record.size, deadline_ns)
         record.is_sent = True
         if record.given_back is not None:
             for block in record.given_back:
@@ -323,8 +325,14 @@ cdef class Link:
             if size < 0:
                 raise BrokenSegmentError(f"no block has {size} bytes")
             block = made.block(PLACE_ARENA, size)
-            made.open(PyBytes_FromStringAndSize(block.memory, size))
+            made.open(self.copied(block.memory, size))
         return made
+
+    cdef bytes copied(self, const char *data, int64_t size):
+        """What lies in a block of the other side, which has written it: that takes memory."""
+        if not self.is_stub and size > <int64_t> self.segment.resident_bytes():
+            raise BrokenSegmentError(f"{size} bytes in shared memory were never written")
+        return PyBytes_FromStringAndSize(data, size)
 
 
 cdef class _Lending:
@@ -715,7 +723,7 @@ cdef class Reader:
         ndim = self.u8()
         place = self.u8()
         size = self.i64()
-        if not 0 < data_type < DT_COUNT or ndim > MAX_NDIM:
+        if not 0 < data_type < DT_COUNT or ndim > MAX_NDIM or place > PLACE_ARENA:
             raise BrokenSegmentError(f"no tensor has data type {data_type} and {ndim} dims")
         memcpy(dims, self.take(8 * ndim), 8 * ndim)
         self.name = self.text()
@@ -741,7 +749,7 @@ cdef class Reader:
             self.is_view = VIEW_OF_CALLERS if place == PLACE_CALLERS else VIEW_NOT
             if data_type != DT_BYTES:
                 return view_of_memory(<void *> data, ndim, dims, NULL, data_type, block, self.is_view == VIEW_NOT)
-            encoded = PyBytes_FromStringAndSize(data, size)
+            encoded = self.link.copied(data, size)
         try:
             array = deserialize_bytes_tensor(encoded)
         except struct.error as error:

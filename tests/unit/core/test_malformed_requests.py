@@ -61,7 +61,7 @@ output [
 GOOD = np.float32([[1, 2], [3, 4]])
 
 
-@pytest.fixture(scope="module", params=["inline", "thread"])
+@pytest.fixture(scope="module", params=["inline", "thread", "process"])
 def models(request, tmp_path_factory):
     root = tmp_path_factory.mktemp(f"malformed_{request.param}")
     for name, config in CONFIGS.items():

@@ -8,6 +8,7 @@ import json
 import pickle
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -30,8 +31,15 @@ def error(self):
 """
 
 
-@pytest.fixture
-def server(repository: RepositoryBuilder, serve: Serve, execution: str) -> ptl.Server:
+@pytest.fixture(scope="module", params=["inline", "thread", "process"])
+def execution(request: pytest.FixtureRequest) -> str:
+    """Each execution mode in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, execution: str) -> Iterator[ptl.Server]:
+    repository = RepositoryBuilder(tmp_path_factory.mktemp(execution))
     repository.model("boom", echo_model("", BOOM_METHODS))
     repository.model(
         "tell",
@@ -57,7 +65,8 @@ class TritonPythonModel:
             ' { name: "MORE" data_type: TYPE_INT8 dims: [ 2 ] } ]'
         ),
     )
-    return serve(execution=execution)
+    with ptl.Server(repository.models, execution=execution) as server:
+        yield server
 
 
 def told(response: ptl.InferenceResponse) -> list:
@@ -119,7 +128,7 @@ def test_wrong_arguments_of_a_request(server: ptl.Server, options: dict, words: 
         server["tell"].run({}, **options)
 
 
-def test_an_error_of_the_model_arrives_whole(server: ptl.Server) -> None:
+def test_an_error_of_the_model_arrives_whole(server: ptl.Server, execution: str) -> None:
     with pytest.raises(ptl.InternalError) as caught:
         server["boom"].run({"IN": -X}, request_id="r9")
     error = caught.value
@@ -133,11 +142,14 @@ def test_an_error_of_the_model_arrives_whole(server: ptl.Server) -> None:
     assert (error.model, error.request_id, error.code) == ("boom", "r9", ptl.ErrorCode.INTERNAL)
     cause = error.__cause__
     assert type(cause) is ValueError
-    names = []
-    traceback = cause.__traceback__
-    while traceback is not None:
-        names.append(traceback.tb_frame.f_code.co_name)
-        traceback = traceback.tb_next
+    if execution == "process":
+        # Frames stay where they are; what the stub would print comes along.
+        (note,) = cause.__notes__
+        assert note.startswith("Traceback in the stub process:")
+        names = [line.rpartition(" ")[2] for line in note.splitlines() if ", in " in line]
+    else:
+        frames = traceback.walk_tb(cause.__traceback__)
+        names = [frame.f_code.co_name for frame, _ in frames]
     assert names[-2:] == ["execute", "answer"]
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), copy.model) == (ptl.InternalError, str(error), "boom")

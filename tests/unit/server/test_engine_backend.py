@@ -25,6 +25,7 @@ import pytest
 
 import pytriton_lite as ptl
 from tests.support.bls import within
+from tests.support.processes import children_of, is_running
 from tests.support.repository import RepositoryBuilder
 
 ENGINE = Path(__file__).parent / "engine"
@@ -48,9 +49,14 @@ def backend(repository: RepositoryBuilder) -> Path:
     return repository.backends / "engine"
 
 
+@pytest.fixture(params=["thread", "process"])
+def execution(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def server(backend: Path, serve: Serve) -> ptl.Server:
-    return serve(execution="thread", model_control_mode="explicit", startup_models=["one"])
+def server(backend: Path, serve: Serve, execution: str) -> ptl.Server:
+    return serve(execution=execution, model_control_mode="explicit", startup_models=["one"])
 
 
 def words(server: ptl.Server, text: str, stream: bool = False, **options: Any) -> list[Any]:
@@ -161,8 +167,8 @@ def test_metrics_of_two_models_and_of_a_reload(server: ptl.Server) -> None:
     wait_until(lambda: value('engine:requests{model="one"}') == 3)
 
 
-def test_without_metrics(backend: Path, serve: Serve) -> None:
-    server = serve(execution="thread", metrics=False)
+def test_without_metrics(backend: Path, serve: Serve, execution: str) -> None:
+    server = serve(execution=execution, metrics=False)
     assert words(server, "a") == [["a"]]
 
 
@@ -170,14 +176,14 @@ def test_without_metrics(backend: Path, serve: Serve) -> None:
 
 
 def test_two_backends_with_a_package_of_the_same_name(
-    backend: Path, repository: RepositoryBuilder, serve: Serve
+    backend: Path, repository: RepositoryBuilder, serve: Serve, execution: str
 ) -> None:
     other = repository.backends / "other"
     shutil.copytree(backend, other)
     (other / "utils" / "words.py").write_text("def split(text): return [text[::-1]]")
     repository.model("reversed", config='backend: "other"')
     (repository.models / "reversed" / "1").mkdir(exist_ok=True)
-    server = serve(execution="thread")
+    server = serve(execution=execution)
     (response,) = server["reversed"].infer(inputs={"text": ["a b"]})
     assert response["text"].tolist() == [b"b a"]
     assert words(server, "a b") == [["a", "b"]]
@@ -193,8 +199,20 @@ def test_children_of_children(server: ptl.Server, backend: Path) -> None:
     assert (backend / "finalized-one").read_text() == "0"  # the child's exit code
 
 
+def test_children_end_with_a_stub_that_dies(backend: Path, serve: Serve) -> None:
+    server = serve(execution="process", model_control_mode="explicit", startup_models=["one"])
+    (stub,) = children_of(os.getpid())
+    (child,) = children_of(stub)
+    assert words(server, "ask the child") == [["ASK", "THE", "CHILD"]]
+    os.kill(stub, signal.SIGKILL)
+    wait_until(lambda: not is_running(child))
+    # A new engine, with a new child, is there.
+    assert within(20, words, server, "ask the child") == [["ASK", "THE", "CHILD"]]
+    assert children_of(os.getpid()) not in ([], [stub])
+
+
 def test_a_spawned_child_imports_the_backends_modules(
-    repository: RepositoryBuilder, tmp_path: Path
+    repository: RepositoryBuilder, tmp_path: Path, execution: str
 ) -> None:
     # In a process of its own, since a spawned child imports the main script again (row 12).
     model = """
@@ -237,7 +255,7 @@ def test_a_spawned_child_imports_the_backends_modules(
     import pytriton_lite as ptl
 
     if __name__ == "__main__":
-        with ptl.Server({str(repository.models)!r}, execution="thread",
+        with ptl.Server({str(repository.models)!r}, execution={execution!r},
                         backend_directory={str(repository.backends)!r}) as server:
             print(server["m"]({{}}, timeout_s=20)["OUT"].tolist())
     """
@@ -251,11 +269,11 @@ def test_a_spawned_child_imports_the_backends_modules(
     assert done.stdout.strip() == "[8.0]", done.stderr
 
 
-def test_a_forgotten_stop(backend: Path, repository: RepositoryBuilder) -> None:
+def test_a_forgotten_stop(backend: Path, repository: RepositoryBuilder, execution: str) -> None:
     # Non-daemon threads of the backend would keep the interpreter alive for ever.
     code = f"""
     import pytriton_lite as ptl
-    server = ptl.Server({str(repository.models)!r}, execution="thread",
+    server = ptl.Server({str(repository.models)!r}, execution={execution!r},
                         backend_directory={str(repository.backends)!r}).start()
     print([r["text"].tolist() for r in server["one"].infer(inputs={{"text": ["a"]}})])
     """
@@ -272,10 +290,13 @@ def test_a_forgotten_stop(backend: Path, repository: RepositoryBuilder) -> None:
 # -- rows 14 and 15, in one process: signals, environment ---------------------------------
 
 
-def test_the_host_keeps_its_signals_and_the_backend_its_environment(server: ptl.Server) -> None:
+def test_the_host_keeps_its_signals_and_the_backend_its_environment(
+    server: ptl.Server, execution: str
+) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     within(20, server.load, "two")
-    assert os.environ["ENGINE_STARTED"] == "two"
+    # In a stub it is the environment of the model's own process.
+    assert os.environ["ENGINE_STARTED"] == ("two" if execution == "thread" else "")
     within(20, server.unload, "two", wait_until_unloaded=True)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
@@ -300,12 +321,12 @@ def test_an_unload_waits_for_all_responses(server: ptl.Server, backend: Path) ->
 
 
 def test_a_failed_initialize_is_not_finalized(
-    backend: Path, repository: RepositoryBuilder, serve: Serve
+    backend: Path, repository: RepositoryBuilder, serve: Serve, execution: str
 ) -> None:
     text = CONFIG + ' parameters { key: "fail" value { string_value: "1" } }'
     repository.model("broken", config=text)
     (repository.models / "broken" / "1").mkdir(exist_ok=True)
-    server = serve(execution="thread", model_control_mode="explicit")
+    server = serve(execution=execution, model_control_mode="explicit")
     with pytest.raises(ptl.ModelLoadError, match="the engine does not start"):
         within(20, server.load, "broken")
     gc.collect()
