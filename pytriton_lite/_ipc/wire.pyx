@@ -723,7 +723,7 @@ cdef class Reader:
         ndim = self.u8()
         place = self.u8()
         size = self.i64()
-        if not 0 < data_type < DT_COUNT or ndim > MAX_NDIM or place > PLACE_ARENA:
+        if not 0 < data_type < DT_COUNT or ndim > MAX_NDIM or place > PLACE_CALLERS:
             raise BrokenSegmentError(f"no tensor has data type {data_type} and {ndim} dims")
         memcpy(dims, self.take(8 * ndim), 8 * ndim)
         self.name = self.text()
