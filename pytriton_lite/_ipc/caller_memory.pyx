@@ -83,7 +83,7 @@ cdef class CallerMemory:
         cdef CallerMemory keeper = CallerMemory.__new__(CallerMemory)
         if not size or size % PAGE:
             raise ValueError(f"size must be a positive multiple of {PAGE}, got {size}")
-        fd = os.memfd_create("pytriton_lite", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = os.memfd_create("pytriton_lite_callers", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(fd, size)
             fcntl.fcntl(fd, _F_ADD_SEALS, _F_SEAL_SHRINK | _F_SEAL_GROW | _F_SEAL_SEAL)

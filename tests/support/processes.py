@@ -40,7 +40,7 @@ def open_files() -> list[str]:
 
 def mapped_segments() -> int:
     """Number of memories shared with stubs that this process has mapped."""
-    return Path("/proc/self/maps").read_text().count("memfd:pytriton_lite")
+    return Path("/proc/self/maps").read_text().count("memfd:pytriton_lite (")
 
 
 def resident_bytes() -> int:

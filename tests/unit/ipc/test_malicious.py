@@ -436,7 +436,7 @@ RING = 1 << 20
 def memory():
     for fd in os.listdir("/proc/self/fd"):
         try:
-            if "memfd:pytriton_lite" in os.readlink("/proc/self/fd/" + fd):
+            if "memfd:pytriton_lite (" in os.readlink("/proc/self/fd/" + fd):
                 return mmap.mmap(int(fd), 4096 + 4 * (192 + RING))
         except OSError:
             pass
@@ -535,7 +535,7 @@ def test_a_flood_of_records(model: ptl.Model) -> None:
     code = """
     from pytriton_lite._ipc.segment import Segment
     fd = next(int(fd) for fd in os.listdir("/proc/self/fd")
-              if "memfd:pytriton_lite" in os.readlink("/proc/self/fd/" + fd))
+              if "memfd:pytriton_lite (" in os.readlink("/proc/self/fd/" + fd))
     flood = Segment.attach(os.dup(fd)).producer("to_server")
     payload = struct.pack("<I", 0) + struct.pack("<I", 3) + b"abc" + struct.pack("<I", 0)
     end = time.monotonic() + 2
