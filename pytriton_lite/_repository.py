@@ -758,6 +758,8 @@ class Repository:
             thread.join(max(0.0, until - time.monotonic()))
         self._poller.join(max(0.0, until - time.monotonic()))
         self._environments.close()
+        with self._lock:
+            self._caller_memory = None  # arrays in it keep it
 
     # -- who answers -------------------------------------------------------------------
 

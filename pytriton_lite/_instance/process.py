@@ -199,6 +199,10 @@ class _StackFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget what is written; the stub keeps its own descriptor."""
         os.close(self.fd)
 
     def lines(self, limit_s: float) -> list[str]:
@@ -453,6 +457,7 @@ class _Stub:
             )
         except BaseException:
             self._metrics.close()
+            self._stacks.close()
             raise
         fate.process = self._process
         fate.leave = self._leave
