@@ -768,6 +768,8 @@ cdef class RequestQueue:
             slot.call = 0
             if ptl_move(&slot.node.word, PTL_RUNNING, PTL_QUEUED):
                 back.append(slot)
+            else:
+                slot.request = None  # given up meanwhile
         request = None
         return self._put_back(back)
 
