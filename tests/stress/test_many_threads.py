@@ -90,4 +90,4 @@ def test_repeated_loads_leave_nothing(
     descriptors, memory = len(os.listdir("/proc/self/fd")), resident_kib()
     cycle(100)
     assert len(os.listdir("/proc/self/fd")) == descriptors
-    assert resident_kib() - memory < 16 * 1024  # each load holds more than 1 MiB
+    assert resident_kib() - memory < 50 * 1024  # a leak of each load would be more than 100 MiB

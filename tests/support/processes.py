@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from pathlib import Path
 
 
@@ -36,6 +37,11 @@ def open_files() -> list[str]:
         with contextlib.suppress(OSError):
             found.append(os.readlink(f"/proc/self/fd/{fd}").partition(":")[0])
     return sorted(found)
+
+
+def opened_since(before: list[str]) -> list[str]:
+    """What is open and was not at the time of `before`; the garbage of others may have gone."""
+    return sorted((Counter(open_files()) - Counter(before)).elements())
 
 
 def mapped_segments() -> int:

@@ -30,9 +30,6 @@ from pytriton_lite.errors import UnsupportedError
 from tests.support.limits import until
 from tests.support.scripted import hard_limit
 
-# JAX, where another test has imported it, warns of every fork from a hook that cannot raise.
-jax_warns_of_forks = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
-
 
 def processes(field: int, number: int) -> dict[int, str]:
     """Processes with this parent (field 1) or process group (2), with their states."""
@@ -506,7 +503,6 @@ def in_forked_child(action: Callable[[], object]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-@jax_warns_of_forks
 def test_forked_child_leaves_the_processes_alone() -> None:
     fds = open_fds()
     started = sh("echo up; sleep 100")
@@ -528,7 +524,6 @@ def test_forked_child_leaves_the_processes_alone() -> None:
     assert started.died().signal_name == "SIGKILL"
 
 
-@jax_warns_of_forks
 def test_forks_while_others_start() -> None:
     stop = threading.Event()
     errors: list[BaseException] = []

@@ -25,7 +25,13 @@ import pytriton_lite as ptl
 from pytriton_lite._instance import process
 from pytriton_lite._ipc.backoff import Backoff
 from tests.support.limits import until, within
-from tests.support.processes import children_of, is_running, mapped_segments, open_files
+from tests.support.processes import (
+    children_of,
+    is_running,
+    mapped_segments,
+    open_files,
+    opened_since,
+)
 from tests.support.repository import RepositoryBuilder
 from tests.support.scripted import hard_limit
 
@@ -103,7 +109,7 @@ def nothing_left(quick_restarts: None) -> Iterator[None]:
     until(lambda: not set(threading.enumerate()) - threads)
     until(lambda: gc.collect() >= 0 and mapped_segments() == 0)
     assert children_of(os.getpid()) == []
-    assert open_files() == files
+    assert opened_since(files) == []
 
 
 @pytest.fixture(scope="module")
