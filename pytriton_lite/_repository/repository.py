@@ -342,8 +342,12 @@ class Repository:
         try:
             with self._turns.take(operation):
                 last = entry.read
-                if last is None or not last.changes() or self.models.phase is Phase.STOPPING:
+                changes = {} if last is None else last.changes()
+                if last is None or not changes or self.models.phase is Phase.STOPPING:
                     return  # unloaded or loaded meanwhile
+                if not _are_inside(changes, entry.last) or entry.has_failed_reload:
+                    # What changed is not among the files that tell whether instances may stay.
+                    entry.files = None
                 read, before = ReadFiles(), last.again()
                 poll = partial(poll_again, name, entry.last, operation)
                 try:
@@ -602,6 +606,12 @@ class Repository:
         self._environments.close()
         with self._lock:
             self._caller_memory = None  # arrays in it keep it
+
+
+def _are_inside(paths: Iterable[str], polled: PolledModel | None) -> bool:
+    return polled is not None and all(
+        path.startswith(os.path.join(polled.folder, "")) for path in paths
+    )
 
 
 def _kept_versions(

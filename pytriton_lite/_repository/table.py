@@ -97,6 +97,11 @@ class ModelEntry:
         """Whether any version is."""
         return any(version.loaded is not None for version in self.versions.values())
 
+    @property
+    def has_failed_reload(self) -> bool:
+        """Whether what serves is not what the files say."""
+        return any(version.failed_reload for version in self.versions.values())
+
 
 class ModelTable:
     """Models, their versions and the endpoints of calls to them. Thread-safe.
