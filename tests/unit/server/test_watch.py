@@ -460,9 +460,10 @@ def test_a_watch_that_the_system_refuses(
     monkeypatch.setattr(watchfiles, "watch", refuse)
     repository.model("m", plus(0))
     server = serve(watch=True)
+    text = "watchfiles does not work, files are looked at every 0.5 s: OS file watch limit reached"
+    until(lambda: text in caplog.text)
     repository.model("m", plus(1))
     gives(server, 2)
-    text = "watchfiles does not work, files are looked at every 0.5 s: OS file watch limit reached"
     assert caplog.text.count(text) == 1
 
 
