@@ -254,7 +254,8 @@ class Server:
     def load(self, model_name: str, parameters: Mapping[str, Any] | None = None) -> Model:
         """Load a model, or load it anew, in explicit mode; returns when it is ready.
 
-        The version loaded before serves until then, and stays if the load fails.
+        The version loaded before serves until then, and stays if the load fails. If nothing but
+        instance groups has changed, instances are kept, and only missing ones are loaded.
 
         Parameters
         ----------
