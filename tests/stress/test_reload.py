@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import pytriton_lite as ptl
+from tests.support.limits import until
 from tests.support.repository import ECHO_CONFIG, RepositoryBuilder, echo_model
 
 Serve = Callable[..., ptl.Server]
@@ -142,11 +143,11 @@ def test_reload_under_load(repository: RepositoryBuilder, serve: Serve, executio
     server = serve(execution=execution, model_control_mode="explicit", startup_models=["*"])
     memory: list[int] = []
     failed = 0
-    until = time.monotonic() + SECONDS
+    end = time.monotonic() + SECONDS
     pause = threading.Event()
     with Traffic(server) as traffic:
         # Processes take a second to start on a busy machine.
-        while (time.monotonic() < until or traffic.written < 5) and not traffic.wrong:
+        while (time.monotonic() < end or traffic.written < 5) and not traffic.wrong:
             number = traffic.written + 1
             is_broken = number % 7 == 3
             traffic.written = number
@@ -211,3 +212,32 @@ class TritonPythonModel:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("execution", ["inline", "thread", "process"])
+def test_instances_come_and_go_under_load(
+    repository: RepositoryBuilder, serve: Serve, execution: Any
+) -> None:
+    repository.model("m", edition(0))
+    repository.model("caller", ASKS_M, config=ECHO_CONFIG)
+    server = serve(
+        execution={"caller": "thread", "*": execution},
+        model_control_mode="explicit",
+        startup_models=["*"],
+    )
+    loaded = server._loaded.models.get("m", -1)
+    end = time.monotonic() + SECONDS
+    rounds = 0
+    with Traffic(server) as traffic:
+        while (time.monotonic() < end or rounds < 6) and not traffic.wrong:
+            rounds += 1
+            count = (3, 1, 2, 4, 1)[rounds % 5]
+            config = ECHO_CONFIG + f"instance_group {{ count: {count} kind: KIND_CPU }}"
+            repository.model("m", config=config)
+            server.load("m")
+            assert len(loaded.instances) == count
+    assert traffic.wrong == []
+    # The version was never made anew.
+    assert server._loaded.models.get("m", -1) is loaded
+    until(lambda: len(loaded._queue.contracts) == len(loaded.instances))
