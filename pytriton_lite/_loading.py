@@ -12,17 +12,24 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from pytriton_lite._backend import resolve_backend
 from pytriton_lite._config.autocomplete import merge_completed
+from pytriton_lite._config.explain import ConfigExplanation, ConfigHistory, ConfigStep
 from pytriton_lite._config.json_form import to_json
 from pytriton_lite._config.model_config import InstanceGroupSettings, ModelSettings, settings_of
 from pytriton_lite._config.model_files import check_model_files
-from pytriton_lite._config.normalize import deduce_backend, fill_defaults, resolve_instance_groups
+from pytriton_lite._config.normalize import (
+    deduce_backend,
+    fill_defaults,
+    override_instance_kind,
+    resolve_instance_groups,
+)
 from pytriton_lite._config.pbtxt import parse_pbtxt
+from pytriton_lite._config.template import ConfigText, fill_template
 from pytriton_lite._config.validate import (
     check_agents,
     validate_general,
@@ -107,18 +114,36 @@ def config_path(folder: str, config_name: str = "") -> str:
     return os.path.join(folder, CONFIG_FILE)
 
 
-def parse_config(name: str, folder: str, *, strict: bool, config_name: str = "") -> Any:
-    """Parse a model's configuration file.
+def read_config(
+    name: str,
+    folder: str,
+    *,
+    strict: bool,
+    config_name: str = "",
+    values: Mapping[str, Any] | None = None,
+) -> tuple[Any, ConfigHistory]:
+    """Read a model's configuration file; what it leaves out is not filled in.
+
+    Parameters
+    ----------
+    values
+        Of the option ``substitute``; None when the file is no template.
+
+    Returns
+    -------
+    tuple
+        The message, and its history, which has the text.
 
     Raises
     ------
     ConfigError
-        The file is missing though `strict`, or does not parse.
+        The file is missing though `strict`, does not parse, or wants a value that is not there.
     """
     path = config_path(folder, config_name)
+    text: ConfigText | None = None
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read()
+            source = file.read()
     except FileNotFoundError:
         if strict:
             raise ConfigError(
@@ -126,31 +151,54 @@ def parse_config(name: str, folder: str, *, strict: bool, config_name: str = "")
                 model=name,
                 file=path,
             ) from None
-        text = ""
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"failed to read text proto from {path}: {error}", model=name, file=path
         ) from error
-    return parse_pbtxt(text, file=path, model=name)
+    else:
+        if values is None:
+            text = ConfigText(source, source, path)
+        else:
+            text = fill_template(source, values, file=path, model=name)
+    message = parse_pbtxt("" if text is None else text, model=name)
+    history = ConfigHistory(text)
+    history.note(ConfigStep.WRITTEN, message)
+    return message, history
 
 
-def prepare_config(message: Any, name: str, folder: str, *, strict: bool = False) -> None:
+def prepare_config(
+    message: Any,
+    name: str,
+    folder: str,
+    *,
+    strict: bool = False,
+    history: ConfigHistory | None = None,
+) -> None:
     """Complete a configuration with defaults, in place, and validate it.
 
     Parameters
     ----------
     strict
         Nothing will be completed later on, so inputs and outputs are validated now.
+    history
+        Takes note of what is done. An error is placed in its text.
 
     Raises
     ------
     ConfigError
         It is not valid.
     """
-    check_agents(message, model_name=name)
-    deduce_backend(message, model_name=name, first_version_files=_first_version_files(folder))
-    fill_defaults(message, model_name=name)
-    validate_general(message, model_name=name, with_io=strict)
+    history = ConfigHistory(None) if history is None else history
+    try:
+        check_agents(message, model_name=name)
+        deduce_backend(message, model_name=name, first_version_files=_first_version_files(folder))
+        history.note(ConfigStep.BACKEND, message, "the files of the model")
+        fill_defaults(message, model_name=name)
+        history.note(ConfigStep.DEFAULTS, message)
+        validate_general(message, model_name=name, with_io=strict)
+    except ConfigError as error:
+        history.place(error)
+        raise
 
 
 def _first_version_files(folder: str) -> list[str]:
@@ -188,8 +236,8 @@ class LoadedVersion:
 
     Parameters
     ----------
-    message
-        From `prepare_config`; it is not changed, but completed in a copy.
+    message, history
+        From `prepare_config`; they are not changed, but completed in copies.
     name, folder, version
         The model, its folder and the number of the version folder.
     options, metrics
@@ -224,6 +272,7 @@ class LoadedVersion:
         version: int,
         options: Options,
         *,
+        history: ConfigHistory,
         metrics: MetricRegistry,
         control: ModelControl,
         environments: EnvironmentCache,
@@ -251,7 +300,10 @@ class LoadedVersion:
                 raise _refuse_environment(setting, name, mode)
             environment = environments.prepare(setting, model_name=name)
         stubs = stub_settings(options, environment)
-        message = _completed(message, code, options, stubs if mode == "process" else None)
+        self._history = history.fork()
+        message = _completed(
+            message, self._history, code, options, stubs if mode == "process" else None
+        )
         self.settings = settings_of(message)
         _refuse_unsupported(self.settings)
         self._exit_timeout = options.exit_timeout
@@ -413,12 +465,28 @@ class LoadedVersion:
         config: dict[str, Any] = json.loads(self.settings.json)
         return config
 
+    def explain_config(self) -> ConfigExplanation:
+        """Where each value of `config` came from."""
+        return self._history.explain(f"model '{self.name}' version {self.version}")
 
-def _completed(message: Any, code: ModelCode, options: Options, stubs: StubSettings | None) -> Any:
+
+def _completed(
+    message: Any,
+    history: ConfigHistory,
+    code: ModelCode,
+    options: Options,
+    stubs: StubSettings | None,
+) -> Any:
     completed = type(message)()
     completed.CopyFrom(message)
     completed.runtime = code.backend.runtime
+    history.note(ConfigStep.BACKEND, completed, f"the backend is {code.backend.model_file}")
+    kind = options.instance_kind_of(code.model_name)
+    if kind is not None:
+        override_instance_kind(completed, kind)
+        history.note(ConfigStep.INSTANCE_KIND, completed, f"instance_kind={kind!r}")
     resolve_instance_groups(completed)
+    history.note(ConfigStep.INSTANCE_GROUPS, completed, "no GPU here")
     validate_parameters(completed)
     if not options.strict_model_config:
         returned = None
@@ -430,7 +498,9 @@ def _completed(message: Any, code: ModelCode, options: Options, stubs: StubSetti
             returned = auto_complete(code, to_json(completed))
         if returned is not None:
             completed = merge_completed(completed, returned)
+            history.note(ConfigStep.COMPLETED, completed, str(code.backend.model_file))
             fill_defaults(completed, model_name=code.model_name)
+            history.note(ConfigStep.DEFAULTS, completed)
             validate_general(completed, model_name=code.model_name)
     validate_io(completed)
     check_model_files(completed, code.model_folder)

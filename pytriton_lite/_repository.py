@@ -18,15 +18,15 @@ from typing import Any, NamedTuple
 from google.protobuf import text_format
 
 from pytriton_lite._backend import ResolvedBackend
+from pytriton_lite._config.explain import ConfigHistory, ConfigStep
 from pytriton_lite._config.json_form import from_json
 from pytriton_lite._config.model_config import select_versions, version_policy_of
-from pytriton_lite._config.pbtxt import place_error
 from pytriton_lite._core.calls import Endpoint
 from pytriton_lite._environment import EnvironmentCache
 from pytriton_lite._index import ModelIndexEntry, ModelState
 from pytriton_lite._instance.readiness import why_not_ready
 from pytriton_lite._ipc.caller_memory import CallerMemory
-from pytriton_lite._loading import LoadedVersion, config_path, parse_config, prepare_config
+from pytriton_lite._loading import LoadedVersion, prepare_config, read_config
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import ModelControlMode, Options
 from pytriton_lite._overrides import FileTimes, OverrideFolder, file_times, read_parameters
@@ -120,11 +120,10 @@ class _Polled(NamedTuple):
     """A model as it was found: a prepared configuration, and where its files are."""
 
     message: Any
+    history: ConfigHistory
     folder: str
     own_folder: OverrideFolder | None
     files: FileTimes | None = None
-    # Where the configuration was written, for errors.
-    config_file: str | None = None
 
 
 class _PollError(Exception):
@@ -474,32 +473,32 @@ class Repository:
         strict = self._options.strict_model_config
         if given.files:
             _check_name(name)
-            message = from_json(given.config or "", model=name)
+            message, history = _read_override(name, given.config or "")
             own = OverrideFolder(name, given.files, text_format.MessageToString(message))
             own.add_user(operation)
             try:
-                prepare_config(message, name, own.path, strict=strict)
+                prepare_config(message, name, own.path, strict=strict, history=history)
             except BaseException:
                 own.remove_user(operation)
                 raise
-            return _Polled(message, own.path, own)
+            return _Polled(message, history, own.path, own)
         folder = self._folder(name)
         files = file_times(folder)  # before they are read
         if given.config is not None:
-            message = from_json(given.config, model=name)
-            prepare_config(message, name, folder, strict=strict)
-            return _Polled(message, folder, None, files)
-        config_name = self._options.model_config_name
-        message = parse_config(name, folder, strict=strict, config_name=config_name)
-        if os.path.basename(folder) != name:
-            message.name = name  # a mapping names it, whatever its configuration says
-        file = config_path(folder, config_name)
-        try:
-            prepare_config(message, name, folder, strict=strict)
-        except ConfigError as error:
-            place_error(error, file)
-            raise
-        return _Polled(message, folder, None, files, config_file=file)
+            message, history = _read_override(name, given.config)
+        else:
+            message, history = read_config(
+                name,
+                folder,
+                strict=strict,
+                config_name=self._options.model_config_name,
+                values=self._options.substitute_of(name),
+            )
+            if os.path.basename(folder) != name:
+                message.name = name  # a mapping names it, whatever its configuration says
+                history.note(ConfigStep.NAMED, message, "name_mapping of the repository")
+        prepare_config(message, name, folder, strict=strict, history=history)
+        return _Polled(message, history, folder, None, files)
 
     def _is_unmodified(self, name: str, model: _Model) -> bool:
         """Whether a load without parameters leaves a loaded model as it is.
@@ -530,8 +529,8 @@ class Repository:
                 try:
                     fresh[number] = self._make_version(name, polled, number, operation)
                 except TritonError as error:
-                    if isinstance(error, ConfigError) and polled.config_file is not None:
-                        place_error(error, polled.config_file)
+                    if isinstance(error, ConfigError):
+                        polled.history.place(error)
                     failures[number] = error
                 except Exception as error:
                     failures[number] = InternalError(
@@ -568,6 +567,7 @@ class Repository:
                     polled.folder,
                     number,
                     self._options,
+                    history=polled.history,
                     metrics=self.metrics,
                     control=_Control(self, operation),
                     environments=self._environments,
@@ -900,6 +900,14 @@ class Repository:
             for model in self._models.values()
             for version in model.versions.values()
         )
+
+
+def _read_override(name: str, config: str) -> tuple[Any, ConfigHistory]:
+    """The configuration that a load call gives."""
+    message = from_json(config, model=name)
+    history = ConfigHistory(None, load_call=config)
+    history.note(ConfigStep.WRITTEN, message)
+    return message, history
 
 
 def _check_name(name: str) -> None:
