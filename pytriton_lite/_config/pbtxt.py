@@ -63,6 +63,24 @@ _ONE_LETTER_ESCAPES = {
     b'"': b'"',
 }
 
+# What stands where a field should, by its kind or its text.
+_NO_FIELD_HINTS = {
+    "end": "a '}' or ']' is missing",
+    "integer": "a list is written in brackets, as in [ 1, 2 ]",
+    "float": "a list is written in brackets, as in [ 1, 2 ]",
+    "-": "a list is written in brackets, as in [ -1, 2 ]",
+    "string": "the name of a field is written without quotes",
+    "{": "the name of a field belongs before the brace; this is no JSON",
+    "/": "a comment begins with '#'",
+    "}": "there is a '}' more than there should be",
+    "]": "there is a ']' more than there should be",
+}
+
+_EQUALS_HINT = "a field and its value are not joined by '=' but by ':'"
+
+# Fields with sizes of tensors.
+_SIZES = ("dims", "shape")
+
 _TRUE_WORDS = ("true", "True", "t")
 _FALSE_WORDS = ("false", "False", "f")
 
@@ -219,7 +237,7 @@ class _Parser:
         if self._token.kind != "name":
             if self._try_symbol("["):
                 self._extension(message.DESCRIPTOR)
-            hint = "a '}' or ']' is missing" if self._token.kind == "end" else None
+            hint = _NO_FIELD_HINTS.get(self._token.kind) or _NO_FIELD_HINTS.get(self._token.text)
             self._fail(f"Expected identifier, got: {self._token.text}", hint=hint)
         word = self._take()
         known = _known_fields(message.DESCRIPTOR).get(word.text)
@@ -233,7 +251,7 @@ class _Parser:
         if not known.is_repeated:
             self._check_singular(message, known.field, word)
         if self._try_symbol(":") is None and not known.is_message:
-            self._symbol(":")
+            self._symbol(":", hint=_EQUALS_HINT if self._token.text == "=" else None)
         if known.is_repeated and self._try_symbol("["):
             if self._try_symbol("]") is None:
                 self._value(message, known)
@@ -262,9 +280,11 @@ class _Parser:
         if field.containing_oneof is not None:
             chosen = message.WhichOneof(field.containing_oneof.name)
             if chosen is not None:
+                members = [f"'{member.name}'" for member in field.containing_oneof.fields]
                 self._fail(
                     f'Field "{field.name}" is specified along with field "{chosen}", another '
                     f'member of oneof "{field.containing_oneof.name}".',
+                    hint=f"at most one of {', '.join(members)} may be there",
                     at=word,
                 )
 
@@ -302,7 +322,10 @@ class _Parser:
     def _body(self, message: Message) -> None:
         opening = self._try_symbol("{", "<")
         if opening is None:
-            self._symbol("{", hint="a message is written in braces")
+            fields = message.DESCRIPTOR.fields
+            form = f", as in {{ {fields[0].name}: ... }}" if len(fields) == 1 else ""
+            hint = f"a message is written in braces{form}"
+            self._symbol("{", hint=_EQUALS_HINT if self._token.text == "=" else hint)
         while self._token.text not in ("}", ">"):
             self._field(message)
         self._symbol(">" if opening == "<" else "}")
@@ -322,6 +345,11 @@ class _Parser:
 
     def _integer(self, field: Field) -> int:
         _, low, high = integer_type(field)
+        if field.name in _SIZES and self._token.text.lower() in ("none", "null", "any", "?"):
+            self._fail(
+                f"Expected integer, got: {self._token.text}",
+                hint="a dimension of any size is written -1",
+            )
         return self._integer_in(low, high)
 
     def _integer_in(self, low: int, high: int) -> int:
