@@ -95,11 +95,12 @@ class Options:
     instance_kind
         What becomes of instance groups of KIND_GPU, so that a repository written for GPUs loads
         on a machine without one: ``"cpu"`` makes them, and those of KIND_AUTO, KIND_CPU;
-        ``"auto"`` makes them KIND_CPU where one of their GPUs is missing. Their ``gpus`` are
-        dropped then; names and counts stay, so that a group is as many instances as on one GPU.
-        KIND_CPU and KIND_MODEL stay as they are. The model sees the kind in force, in its
-        ``model_config`` as in ``model_instance_kind``. Also a mapping of model names to these
-        values, in which ``"*"`` stands for all others. Default None: as configured.
+        ``"auto"`` does so where one of their GPUs is missing, which is everywhere as long as
+        servers look for none. Their ``gpus`` are dropped then; names and counts stay, so that a
+        group has as many instances as on one GPU. KIND_CPU and KIND_MODEL stay as they are. The
+        model sees the kind in force, in its ``model_config`` as in ``model_instance_kind``. Also
+        a mapping of model names to these values, in which ``"*"`` stands for all others. Default
+        None: as configured.
     substitute
         Values for ``${name}`` in ``config.pbtxt`` files that are templates. A bool, int, float,
         str or path is written as it would be by hand, a list as one of the text format, or with
