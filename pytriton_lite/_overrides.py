@@ -8,7 +8,6 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from pytriton_lite.errors import InternalError, InvalidArgumentError
 
@@ -60,29 +59,6 @@ def read_parameters(model_name: str, parameters: Mapping[str, object]) -> Overri
             "Load parameter 'config' must be specified for model file override", model=model_name
         )
     return Overrides(config, files)
-
-
-FileTimes: TypeAlias = dict[str, tuple[int, int]]
-
-
-def file_times(folder: str) -> FileTimes:
-    """When each file of a model was last modified, in ns, and its size, by path.
-
-    Folders are there without a time, so that an empty one counts, too. What Python compiles on
-    import does not count; on Triton it does, once.
-    """
-    times: FileTimes = {}
-    for at, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name != "__pycache__"]
-        times.update({os.path.join(at, name): (0, 0) for name in folders})
-        for name in names:
-            path = os.path.join(at, name)
-            try:
-                found = os.stat(path)
-            except OSError:
-                continue  # a broken link, or gone meanwhile
-            times[path] = (found.st_mtime_ns, found.st_size)
-    return times
 
 
 def _type_name(value: object) -> str:

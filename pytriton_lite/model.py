@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytriton_lite._config.explain import ConfigExplanation
     from pytriton_lite._core.calls import ResponseStream, ServedVersion
     from pytriton_lite._future import RequestFuture
-    from pytriton_lite._repository import Repository
+    from pytriton_lite._repository import ModelTable
 
 Parameter: TypeAlias = "bool | int | float | str"
 Inputs: TypeAlias = "Mapping[str, Any]"
@@ -80,9 +80,9 @@ class Model(ModelCalls):
     without a version they always reach the greatest ready one.
     """
 
-    def __init__(self, repository: Repository, name: str, version: int) -> None:
-        super().__init__(repository.endpoint(name, version))
-        self._repository = repository
+    def __init__(self, models: ModelTable, name: str, version: int) -> None:
+        super().__init__(models.endpoint(name, version))
+        self._models = models
         self._name = name
         self._version = version
 
@@ -99,12 +99,12 @@ class Model(ModelCalls):
     @property
     def state(self) -> str:
         """State as the repository index names it, such as ``READY``."""
-        return self._repository.state(self._name, self._version)[0].value
+        return self._models.state(self._name, self._version)[0].value
 
     @property
     def reason(self) -> str:
         """Reason of a state other than READY."""
-        return self._repository.state(self._name, self._version)[1]
+        return self._models.state(self._name, self._version)[1]
 
     def __repr__(self) -> str:
         version = "" if self._version == -1 else f" version {self._version}"
@@ -490,7 +490,7 @@ class Model(ModelCalls):
         """
         if type(self._endpoint.served) is ServedVersion:
             return True  # without `is_ready`
-        error = self._repository.why_not_ready(self._name, self._version)
+        error = self._models.why_not_ready(self._name, self._version)
         if error is not None and raise_on_error:
             raise error
         return error is None
@@ -511,12 +511,12 @@ class Model(ModelCalls):
             default, `auto_complete_config`, load call, option. ``print`` it, or look up
             ``explanation["input[0].dims"]``.
         """
-        loaded = self._repository.get(self._name, self._version)
+        loaded = self._models.get(self._name, self._version)
         return loaded.explain_config() if explain else loaded.config()
 
     def metadata(self) -> dict[str, Any]:
         """Name, ready versions, platform, inputs and outputs, as in the KServe v2 protocol."""
-        settings = self._repository.get(self._name, self._version).settings
+        settings = self._models.get(self._name, self._version).settings
         lead = [-1] if settings.max_batch_size > 0 else []
         inputs, outputs = (
             [
@@ -531,7 +531,7 @@ class Model(ModelCalls):
         )
         return {
             "name": self._name,
-            "versions": [str(n) for n in self._repository.ready_versions(self._name)],
+            "versions": [str(n) for n in self._models.ready_versions(self._name)],
             "platform": settings.platform or settings.backend,
             "inputs": inputs,
             "outputs": outputs,
@@ -539,12 +539,12 @@ class Model(ModelCalls):
 
     def batch_properties(self) -> ModelBatchFlag:
         """Whether the first dimension of its tensors is a batch."""
-        settings = self._repository.get(self._name, self._version).settings
+        settings = self._models.get(self._name, self._version).settings
         return ModelBatchFlag.FIRST_DIM if settings.max_batch_size > 0 else ModelBatchFlag.UNKNOWN
 
     def transaction_properties(self) -> ModelTxnPropertyFlag:
         """Whether a request gets exactly one response."""
-        settings = self._repository.get(self._name, self._version).settings
+        settings = self._models.get(self._name, self._version).settings
         return (
             ModelTxnPropertyFlag.DECOUPLED
             if settings.is_decoupled

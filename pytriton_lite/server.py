@@ -203,13 +203,14 @@ class Server:
             No repository has such a model.
         """
         repository = self._loaded
-        if model_name not in repository.names() and not repository.ready_versions(model_name):
+        is_known = model_name in repository.names()
+        if not is_known and not repository.models.ready_versions(model_name):
             error = NotFoundError(
                 f"Request for unknown model: '{model_name}' is not found", model=model_name
             )
             error.add_note("models of the repository: " + (", ".join(repository.names()) or "none"))
             raise error
-        return Model(repository, model_name, model_version)
+        return Model(repository.models, model_name, model_version)
 
     def __getitem__(self, model_name: str) -> Model:
         return self.model(model_name)
@@ -273,7 +274,7 @@ class Server:
         """
         self._check_explicit()
         self._loaded.load(model_name, parameters)
-        return Model(self._loaded, model_name, -1)
+        return Model(self._loaded.models, model_name, -1)
 
     def register_model_repository(
         self, repository_path: StrPath, name_mapping: Mapping[str, str] | None = None
@@ -361,7 +362,7 @@ class Server:
     def backends(self) -> BackendTable:
         """The backends in use: a tuple of `BackendRecord` whose `str` is Triton's table."""
         return backend_table(
-            self._loaded.backends(),
+            self._loaded.models.backends(),
             backend_directory=str(self._options.backend_directory),
             auto_complete_config=not self._options.strict_model_config,
             settings=self._options.backend_configuration,
@@ -369,7 +370,7 @@ class Server:
 
     def index(self) -> list[ModelIndexEntry]:
         """The repository index: state and reason of every model version."""
-        return self._loaded.index()
+        return self._loaded.models.index()
 
     def live(self) -> bool:
         """Whether the server is started and not stopped."""
@@ -380,7 +381,7 @@ class Server:
 
         With ``strict_readiness=False``: whether it is live.
         """
-        return self.live() and self._loaded.all_ready()
+        return self.live() and self._loaded.models.all_ready()
 
     def metrics(self) -> str:
         """Metrics of all models, in the text format of Prometheus.
@@ -402,7 +403,7 @@ class Server:
         registry = self._loaded.metrics
         if not registry.is_enabled:
             raise UnsupportedError("metrics are not supported: the server has metrics=False")
-        return registry.text(self._loaded.loaded_versions())
+        return registry.text(self._loaded.models.loaded_versions())
 
     def metadata(self) -> dict[str, Any]:
         """Name, version and extensions, as in the KServe v2 protocol."""
@@ -423,9 +424,9 @@ class _Models(Mapping["str | tuple[str, int]", Model]):
     def _names(self) -> list[str]:
         repository = self._server._loaded
         names = repository.names()
-        return (
-            [n for n in names if repository.ready_versions(n)] if self._exclude_not_ready else names
-        )
+        if not self._exclude_not_ready:
+            return names
+        return [name for name in names if repository.models.ready_versions(name)]
 
     def __getitem__(self, key: str | tuple[str, int]) -> Model:
         name, version = key if isinstance(key, tuple) else (key, -1)

@@ -233,7 +233,7 @@ def test_a_stub_that_dies_gives_the_terminal_back(
     future = server["m"].submit({"IN": np.float32([1])})
     assert terminal.is_read.wait(LIMIT_S)
     assert "Pdb" in terminal.text
-    (instance,) = server._repository.get("m", -1).instances  # type: ignore[union-attr]
+    (instance,) = server._repository.models.get("m", -1).instances  # type: ignore[union-attr]
     instance.abandon()
     with pytest.raises(ptl.UnavailableError, match="SIGKILL"):
         within(LIMIT_S, future.result)

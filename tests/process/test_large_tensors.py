@@ -37,7 +37,7 @@ def used():
 
 
 def link_of(server: ptl.Server, name: str = "m") -> Link:
-    loaded = server._loaded.get(name, 1)
+    loaded = server._loaded.models.get(name, 1)
     return loaded.instances[0]._stub._link  # type: ignore[attr-defined, no-any-return]
 
 
@@ -423,7 +423,7 @@ def answer(x, r):
     for _ in range(3):
         served({"IN": served.server.empty(COUNT)})
     assert arena.used_blocks == 3
-    pid = served.server._loaded.get("m", 1).instances[0]._stub._process.pid
+    pid = served.server._loaded.models.get("m", 1).instances[0]._stub._process.pid
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 20
     while arena.used_blocks and time.monotonic() < deadline:

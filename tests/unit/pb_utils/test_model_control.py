@@ -441,7 +441,7 @@ def test_a_thread_model_loads_an_inline_model(
         threading.get_ident()
     )
     run(server)
-    until(lambda: len(threads) == 3 and not server._loaded._ending)
+    until(lambda: len(threads) == 3 and not server._loaded.models._ending)
     assert len(set(threads)) == 2
     assert run(server, "other") == [1, 2]
 
@@ -629,7 +629,7 @@ def test_accepted_requests_are_served_after_the_unload(server: ptl.Server, hooks
         first = pool.submit(ask, model)
         assert entered.wait(20)
         others = [pool.submit(ask, model) for _ in range(2)]
-        until(lambda: server._loaded.get("caller", -1).served.queue.depth == 2)
+        until(lambda: server._loaded.models.get("caller", -1).served.queue.depth == 2)
         queued.set()
         assert [future.result(20) for future in (first, *others)] == [[1, 2]] * 3
     until(lambda: states(server)["caller"] == "UNAVAILABLE")
@@ -673,7 +673,7 @@ def test_a_user_loads_a_model_that_is_loading_itself(
         repository.model("caller", hooked(100))  # else there is nothing to load
         # It waits for this very request, and must not keep the model's own load waiting.
         load = pool.submit(server.load, "caller")
-        until(lambda: server._loaded._ending)
+        until(lambda: server._loaded.models._ending)
         gate.set()
         assert answer.result(20) == [1, 2]
         load.result(20)
@@ -781,7 +781,7 @@ def test_loads_and_unloads_from_many_threads(server: ptl.Server, hooks: Hooks) -
     assert not failures
     for name in names:
         unload(name)
-    until(lambda: not server._loaded._ending)
+    until(lambda: not server._loaded.models._ending)
     until(lambda: states(server) == {"caller": "READY", "other": "UNAVAILABLE",
                                      "third": "UNAVAILABLE"})  # fmt: skip
     assert {(e.name, e.reason) for e in server.index() if e.reason} == {

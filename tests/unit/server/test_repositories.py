@@ -163,12 +163,12 @@ def test_a_load_of_an_unmodified_model_leaves_it(
     repository.model("m", plus(1))
     server.load("m")
     server["m"](ONE)
-    loaded = server._loaded.get("m", -1)
+    loaded = server._loaded.models.get("m", -1)
     server.load("m")
-    assert server._loaded.get("m", -1) is loaded
+    assert server._loaded.models.get("m", -1) is loaded
     repository.touch("m")
     server.load("m")
-    assert server._loaded.get("m", -1) is not loaded
+    assert server._loaded.models.get("m", -1) is not loaded
 
 
 @pytest.mark.parametrize(("retries", "loads"), [(0, False), (1, False), (2, True)])

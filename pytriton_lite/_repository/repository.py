@@ -1,0 +1,446 @@
+"""`Repository`: loads and unloads the models of a server."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+from pytriton_lite._config.model_config import select_versions, version_policy_of
+from pytriton_lite._environment import EnvironmentCache
+from pytriton_lite._ipc.caller_memory import CallerMemory
+from pytriton_lite._loading import LoadedVersion
+from pytriton_lite._metrics import MetricRegistry
+from pytriton_lite._options import ModelControlMode, Options
+from pytriton_lite._repository.control import RepositoryControl
+from pytriton_lite._repository.files import file_times
+from pytriton_lite._repository.folders import RepositoryFolders, version_folders
+from pytriton_lite._repository.operations import Operation, Turns
+from pytriton_lite._repository.polled import PolledModel, PollError, poll_model
+from pytriton_lite._repository.poller import Poller
+from pytriton_lite._repository.table import ModelEntry, ModelTable, Phase
+from pytriton_lite.errors import (
+    ConfigError,
+    InternalError,
+    InvalidArgumentError,
+    ModelLoadError,
+    TritonError,
+    UnavailableError,
+    UnsupportedError,
+)
+
+_log = logging.getLogger("pytriton_lite.server")
+
+MODEL_CONTROL_OFF = "explicit model load / unload is not allowed if polling is enabled"
+
+# A limit that is none: some 30 years.
+_NO_LIMIT_NS = 10**18
+
+
+class Repository:
+    """Models of a server: finds, loads and unloads them. Thread-safe.
+
+    A load works outside of the lock, since it runs model code; `_turns` keeps two operations on
+    one model apart.
+
+    Attributes
+    ----------
+    models
+        What is loaded, and who answers calls.
+    metrics
+        The custom metrics of the models.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._folders = RepositoryFolders(options.repositories)
+        self.metrics = MetricRegistry(is_enabled=options.metrics)
+        self._environments = EnvironmentCache()
+        self.models = ModelTable(self._folders, strict_readiness=options.strict_readiness)
+        self._lock = self.models.lock
+        self._turns = Turns(self._lock)
+        self._background: list[threading.Thread] = []
+        self._polling = threading.Lock()  # one poll at a time
+        self._poller = Poller(self.poll, options.repository_poll_secs)
+        self._caller_memory: CallerMemory | None = None
+
+    def caller_memory(self) -> CallerMemory:
+        """Memory for inputs that the stubs of all models can read; made when first asked for."""
+        with self._lock:
+            if self._caller_memory is None:
+                self._caller_memory = CallerMemory.create_largest()
+            return self._caller_memory
+
+    # -- folders -----------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Names of all model folders, sorted. A name in two repositories is listed once."""
+        return self._folders.names()
+
+    def register(self, path: str, name_mapping: Mapping[str, str]) -> None:
+        """Add a repository; its models are loaded on request. Texts are Triton's.
+
+        Raises
+        ------
+        UnsupportedError
+            The server does not run in explicit mode.
+        InvalidArgumentError
+            There is no such folder.
+        AlreadyExistsError
+            The repository is registered, or another model has got one of the names by a mapping.
+        """
+        self._check_registration("registration")
+        self._folders.register(path, name_mapping)
+
+    def unregister(self, path: str) -> None:
+        """Forget a repository; what is loaded from it stays loaded.
+
+        Raises
+        ------
+        UnsupportedError
+            The server does not run in explicit mode.
+        InvalidArgumentError
+            It is not registered.
+        """
+        self._check_registration("unregistration")
+        self._folders.unregister(path)
+
+    def _check_registration(self, what: str) -> None:
+        if self._options.model_control_mode is not ModelControlMode.EXPLICIT:
+            raise UnsupportedError(
+                f"repository {what} is not allowed if model control mode is not EXPLICIT"
+            )
+
+    # -- loading -----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Load the models that the control mode asks for at start.
+
+        Raises
+        ------
+        ModelLoadError
+            At least one failed; the others stay loaded.
+        """
+        names: Iterable[str] = self.names()
+        if self._options.model_control_mode is ModelControlMode.EXPLICIT:
+            wanted = list(dict.fromkeys(self._options.startup_models))
+            names = names if wanted == ["*"] else wanted
+        failures = self._load_all(names)
+        with self._lock:
+            self.models.phase = Phase.RUNNING
+        if self._options.model_control_mode is ModelControlMode.POLL:
+            self._poller.start()
+        if failures:
+            lines = "".join(
+                f"\n  {error.model}: {error.code.status}: {error}" for error in failures
+            )
+            raise ModelLoadError(f"failed to load all models:{lines}", failures)
+
+    def _load_all(self, names: Iterable[str]) -> list[TritonError]:
+        """Load models side by side; returns what went wrong."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        names = list(names)
+        elsewhere = [name for name in names if self._options.execution_of(name) != "inline"]
+        here = [name for name in names if name not in elsewhere]
+        failures: list[TritonError] = []
+
+        def load(name: str) -> None:
+            try:
+                self.load(name)
+            except ModelLoadError as error:
+                failures.extend(e for e in error.exceptions if isinstance(e, TritonError))
+
+        with ThreadPoolExecutor(
+            max(1, self._options.model_load_thread_count), thread_name_prefix="model-load"
+        ) as pool:
+            list(pool.map(load, elsewhere))
+        # Inline models load on the thread that will debug them: this one.
+        for name in here:
+            load(name)
+        return failures
+
+    def poll(self) -> None:
+        """Load models that are new or changed, and unload those that have gone.
+
+        What fails to load is logged; what was loaded before then stays. A model whose load failed
+        is tried again when its files change, one whose configuration cannot be read each time
+        (both observed on 2.51).
+
+        Raises
+        ------
+        UnavailableError
+            The server does not run in poll mode, or does not run.
+        """
+        if self._options.model_control_mode is not ModelControlMode.POLL:
+            raise UnavailableError("polling is disabled")
+        if self.models.phase is not Phase.RUNNING:
+            raise UnavailableError("Server not ready")
+        with self._polling:
+            self._poll_all()
+
+    def _poll_all(self) -> None:
+        found = self._folders.by_name()
+        changed = []
+        for name, folders in sorted(found.items()):
+            entry = self.models.entry(name)
+            if len(folders) > 1:
+                _log.error(
+                    "failed to poll model '%s': not unique across all model repositories", name
+                )
+            elif entry is None or entry.polled != file_times(folders[0]):
+                changed.append(name)
+        self._load_all(changed)
+        for name, _ in self.models.entries():
+            if len(found.get(name, ())) != 1:
+                with self._turns.take(Operation(name)):
+                    ending = self.models.take_out(name)
+                self._finish_later(name, ending)
+
+    def load(self, name: str, parameters: Mapping[str, object] | None = None) -> None:
+        """Load a model, or load it anew; the old version serves until the new one is ready.
+
+        Returns when the old version has ended.
+
+        Raises
+        ------
+        ModelLoadError
+            With Triton's text of a failed load; a version loaded before stays as it was.
+        """
+        try:
+            ending = self._load(name, parameters or {}, Operation(name))
+        except PollError as error:
+            raise ModelLoadError(f"{error}: {error.reason}", [error.reason]) from error.reason
+        self._finish(ending)
+
+    def _load(
+        self, name: str, parameters: Mapping[str, object], operation: Operation
+    ) -> list[LoadedVersion]:
+        """Do a load; returns what it has replaced, which has not ended."""
+        with self._lock:
+            self._check_loads_models(name)
+            entry = self.models.add(name)
+        with self._turns.take(operation):
+            self._check_loads_models(name)
+            if not parameters and self._is_unmodified(name, entry):
+                return []
+            try:
+                polled = poll_model(
+                    name, parameters, operation, folders=self._folders, options=self._options
+                )
+                entry.polled = polled.files
+            except TritonError as error:
+                entry.polled = None
+                _log.error("Poll failed for model '%s': %s", name, error)
+                raise PollError(name, error) from error
+            try:
+                return self._load_polled(name, polled, entry, operation)
+            finally:
+                if polled.own_folder is not None:
+                    polled.own_folder.remove_user(operation)
+
+    def _check_loads_models(self, name: str) -> None:
+        if self.models.phase is Phase.STOPPING:
+            raise UnavailableError("the server is stopping and loads no models", model=name)
+
+    def _is_unmodified(self, name: str, entry: ModelEntry) -> bool:
+        """Whether a load without parameters leaves a loaded model as it is.
+
+        So it is on Triton, as long as no file of the model is modified; a configuration that an
+        earlier load call gave then stays in force.
+        """
+        if entry.files is None or not entry.is_loaded:
+            return False
+        try:
+            return file_times(self._folders.find(name)) == entry.files
+        except TritonError:
+            return False  # the folder has gone, which the load will say
+
+    def _load_polled(
+        self, name: str, polled: PolledModel, entry: ModelEntry, operation: Operation
+    ) -> list[LoadedVersion]:
+        numbers = select_versions(
+            version_policy_of(polled.message), version_folders(name, polled.folder)
+        )
+        if not numbers:
+            none = InvalidArgumentError(
+                "at least one version must be available under the version policy of model "
+                f"'{name}'",
+                model=name,
+            )
+            raise ModelLoadError(f"load failed for model '{name}': {none}\n", [none])
+        fresh: dict[int, LoadedVersion] = {}
+        failures: dict[int, TritonError] = {}
+        try:
+            for number in numbers:
+                self.models.note_loading(entry, number)
+                try:
+                    fresh[number] = self._make_version(name, polled, number, operation)
+                except TritonError as error:
+                    if isinstance(error, ConfigError):
+                        polled.history.place(error)
+                    failures[number] = error
+                except Exception as error:
+                    failures[number] = InternalError(
+                        f"defect in pytriton_lite while loading model '{name}', please report it: "
+                        f"{type(error).__name__}: {error}",
+                        model=name,
+                    )
+                    failures[number].__cause__ = error
+            if failures:
+                raise self._failed_load(name, entry, failures)
+            with self._lock:
+                self._check_loads_models(name)
+                ending = self.models.switch(name, fresh)
+            entry.files = polled.files
+        except BaseException:
+            # The user's Ctrl-C included: nobody would ever end these.
+            for loaded in fresh.values():
+                loaded.stop()
+            self.models.note_given_up(entry)
+            raise
+        _log.info("model '%s' version(s) %s ready", name, ", ".join(map(str, numbers)))
+        return ending
+
+    def _make_version(
+        self, name: str, polled: PolledModel, number: int, operation: Operation
+    ) -> LoadedVersion:
+        retries = self._options.model_load_retry_count
+        while True:
+            try:
+                return LoadedVersion(
+                    polled.message,
+                    name,
+                    polled.folder,
+                    number,
+                    self._options,
+                    history=polled.history,
+                    metrics=self.metrics,
+                    control=RepositoryControl(self, operation),
+                    environments=self._environments,
+                    caller_memory=self.caller_memory,
+                    own_folder=polled.own_folder,
+                )
+            except Exception as error:
+                if retries <= 0 or self.models.phase is Phase.STOPPING:
+                    raise
+                retries -= 1
+                _log.warning("loading '%s' version %d again after: %s", name, number, error)
+
+    def _failed_load(
+        self, name: str, entry: ModelEntry, failures: dict[int, TritonError]
+    ) -> ModelLoadError:
+        """Note a failed load in the index; returns the error to raise."""
+        text = ""
+        for number, error in sorted(failures.items()):
+            reason = f"{error.code.status}: {error}"
+            _log.error("failed to load '%s' version %d: %s", name, number, reason)
+            text += f"version {number} is at UNAVAILABLE state: {reason};"
+            self.models.note_failed(entry, number, reason)
+        failure = ModelLoadError(f"load failed for model '{name}': {text}\n", [*failures.values()])
+        failure.__cause__ = next(iter(failures.values()))
+        return failure
+
+    # -- unloading ---------------------------------------------------------------------
+
+    def unload(self, name: str, *, wait: bool) -> None:
+        """Stop serving a model; unknown names are no error, as on Triton."""
+        if self.models.entry(name) is None:
+            return
+        with self._turns.take(Operation(name)):
+            ending = self.models.take_out(name)
+        if wait or self._options.execution_of(name) == "inline":
+            self._finish(ending)
+        else:
+            self._finish_later(name, ending)
+
+    def _finish(self, ending: list[LoadedVersion], limit_ns: int | None = None) -> None:
+        """Wait until withdrawn versions have ended; without a limit, ``exit_timeout``."""
+        deadlines = [loaded.close() for loaded in ending]
+        if limit_ns is not None:
+            deadlines = [time.monotonic_ns() + limit_ns] * len(ending)
+        for loaded, deadline_ns in zip(ending, deadlines, strict=True):
+            loaded.finish(deadline_ns)
+            self.models.note_ended(loaded)
+
+    def _finish_later(self, name: str, ending: list[LoadedVersion]) -> None:
+        """`_finish` in the background, for as long as it takes."""
+        if ending:
+            self._in_background(partial(self._finish, ending, _NO_LIMIT_NS), f"unload-{name}")
+
+    def _in_background(self, function: partial[None], name: str) -> None:
+        """Run a function on a thread that `stop` waits for; while it stops, do nothing.
+
+        A daemon: what it waits for may never end, and `stop` gives up at some time.
+        """
+        with self._lock:
+            if self.models.phase is Phase.STOPPING:
+                return
+            thread = threading.Thread(target=function, name=name, daemon=True)
+            self._background = [t for t in self._background if t.is_alive()] + [thread]
+            thread.start()
+
+    # -- for model code ----------------------------------------------------------------
+
+    def _check_control(self, *, changes_models: bool = True) -> None:
+        """Refuse what model code asks for at the wrong time, or in the wrong mode."""
+        if self.models.phase is not Phase.RUNNING:
+            raise UnavailableError("Server not ready")
+        if changes_models and self._options.model_control_mode is not ModelControlMode.EXPLICIT:
+            raise UnavailableError(MODEL_CONTROL_OFF)
+
+    def load_for_model(
+        self, name: str, parameters: Mapping[str, str | bytes], parent: Operation | None
+    ) -> None:
+        """`load`, without waiting for the end of the old version, which may be the caller."""
+        self._check_control()
+        try:
+            ending = self._load(name, parameters, Operation(name, parent))
+        except PollError as error:
+            raise ModelLoadError(str(error), [error.reason]) from error.reason
+        self._finish_later(name, ending)
+
+    def unload_for_model(self, name: str) -> None:
+        """`unload`, all in the background."""
+        self._check_control()
+        with self._lock:
+            if self.models.entry(name) is None:
+                return
+            if self._turns.is_busy(name):
+                self._in_background(partial(self._unload_later, name), f"unload-{name}")
+                return
+            ending = self.models.take_out(name)
+        self._finish_later(name, ending)
+
+    def _unload_later(self, name: str) -> None:
+        with self._turns.take(Operation(name)):
+            ending = self.models.take_out(name)
+        self._finish(ending, _NO_LIMIT_NS)
+
+    def is_ready_for_model(self, name: str, version: int) -> bool:
+        """Whether a version is ready; for -1, whether any is."""
+        self._check_control(changes_models=False)
+        loaded = self.models.ready(name, version)
+        return loaded is not None and loaded.outage is None
+
+    # -- end ---------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Take no more requests, let those in flight finish, and unload everything."""
+        ending = self.models.take_out_all()
+        until = time.monotonic() + self._options.exit_timeout
+        self._poller.stop()
+        # Those that unloads in the background wait for are among them: their time is limited now.
+        self._finish(ending)
+        # Loads end what they have made, when they find that the server stops.
+        self._turns.wait_until_none(max(0.0, until - time.monotonic()))
+        with self._lock:
+            background = self._background
+        for thread in background:
+            thread.join(max(0.0, until - time.monotonic()))
+        self._poller.join(max(0.0, until - time.monotonic()))
+        self._environments.close()
+        with self._lock:
+            self._caller_memory = None  # arrays in it keep it
