@@ -250,6 +250,8 @@ class LoadedVersion:
         Gives the memory that callers have inputs in.
     own_folder
         Is `folder` when it belongs to this load; let go when the version has ended.
+    identifier, namespace
+        What the repository knows the model by; by default its name, in no namespace.
 
     Attributes
     ----------
@@ -278,8 +280,12 @@ class LoadedVersion:
         environments: EnvironmentCache,
         caller_memory: Callable[[], CallerMemory],
         own_folder: OverrideFolder | None = None,
+        identifier: str = "",
+        namespace: str = "",
     ) -> None:
         self.name = name
+        self.identifier = identifier or name
+        self._namespace = namespace
         self.version = version
         self.backend = resolve_backend(
             model_name=name,
@@ -457,8 +463,10 @@ class LoadedVersion:
     @property
     def metric_labels(self) -> dict[str, str]:
         """Labels of its series in Triton's own metrics."""
-        tags = {f"_{key}": value for key, value in self.settings.metric_tags.items()}
-        return {"model": self.name, "version": str(self.version), **tags}
+        labels = {"model": self.name, "version": str(self.version)}
+        if self._namespace:
+            labels["namespace"] = self._namespace
+        return labels | {f"_{key}": value for key, value in self.settings.metric_tags.items()}
 
     def config(self) -> dict[str, Any]:
         """The completed configuration in Triton's JSON form; a new dict per call."""

@@ -57,7 +57,6 @@ _WITHOUT_MEANING = {
     "repo_agent_directory": "/opt/tritonserver/repoagents",
     "gpu_metrics": False,
     "cpu_metrics": False,
-    "model_namespacing": False,
     "log_callback": None,
 }
 
@@ -112,6 +111,11 @@ class Options:
         ``EXPLICIT`` loads `startup_models` only (``["*"]``: all) and allows `Server.load`, and
         models to use `pb_utils.load_model`. ``POLL`` loads all and looks for new, changed and
         removed models; what Python compiles (``__pycache__``) is no change.
+    model_namespacing
+        Whether each model repository is a namespace, so that several may have a model of the same
+        name. Such a model is reached by its identifier, ``<path of the repository>::<name>``, as
+        its name alone is ambiguous; `Server.load` and `Server.unload` of the name mean all of
+        them. Without it none of them is loaded. Default False.
     repository_poll_secs
         Seconds between two looks in poll mode, as tritonserver's ``--repository-poll-secs``; 0:
         only `Server.poll_model_repository` looks. Default 15.
@@ -151,6 +155,7 @@ class Options:
     substitute: Mapping[str, SubstituteValue | Mapping[str, SubstituteValue]] | None = None
     model_control_mode: ModelControlMode | str = ModelControlMode.NONE
     startup_models: Sequence[str] = ()
+    model_namespacing: bool = False
     repository_poll_secs: float = 15
     exit_on_error: bool = True
     exit_timeout: float = 30

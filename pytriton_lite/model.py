@@ -530,7 +530,7 @@ class Model(ModelCalls):
             for tensors in (settings.inputs, settings.outputs)
         )
         return {
-            "name": self._name,
+            "name": settings.name,
             "versions": [str(n) for n in self._models.ready_versions(self._name)],
             "platform": settings.platform or settings.backend,
             "inputs": inputs,

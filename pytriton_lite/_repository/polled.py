@@ -47,7 +47,7 @@ class PollError(Exception):
 
 
 def poll_model(
-    name: str,
+    identifier: str,
     parameters: Mapping[str, object],
     user: object,
     *,
@@ -68,6 +68,7 @@ def poll_model(
     TritonError
         There is no such model, or its configuration is not valid.
     """
+    name = folders.name_of(identifier)
     given = read_parameters(name, parameters)
     strict = options.strict_model_config
     if given.files:
@@ -81,7 +82,7 @@ def poll_model(
             own.remove_user(user)
             raise
         return PolledModel(message, history, own.path, own)
-    folder = folders.find(name)
+    folder = folders.find(identifier)
     files = file_times(folder)  # before they are read
     if given.config is not None:
         message, history = _read_override(name, given.config)

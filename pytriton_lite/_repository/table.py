@@ -15,7 +15,12 @@ from pytriton_lite._instance.readiness import why_not_ready
 from pytriton_lite._loading import LoadedVersion
 from pytriton_lite._repository.files import FileTimes
 from pytriton_lite._repository.folders import RepositoryFolders
-from pytriton_lite.errors import NotFoundError, TritonError, UnavailableError
+from pytriton_lite.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    TritonError,
+    UnavailableError,
+)
 
 DUPLICATE = "model appears in two or more repositories"
 
@@ -77,6 +82,19 @@ class ModelEntry:
     def is_loaded(self) -> bool:
         """Whether any version is."""
         return any(version.loaded is not None for version in self.versions.values())
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether any version takes calls."""
+        return any(version.state is ModelState.READY for version in self.versions.values())
+
+    @property
+    def is_unloaded(self) -> bool:
+        """Whether every version was unloaded, or is about to end; also if there is none."""
+        return all(
+            version.state is ModelState.UNLOADING or version.reason == "unloaded"
+            for version in self.versions.values()
+        )
 
 
 class ModelTable:
@@ -208,7 +226,7 @@ class ModelTable:
         """A version that was taken out has served its last request, and is finalized."""
         with self.lock:
             self._ending.discard(loaded)
-            version = self._entries[loaded.name].versions[loaded.version]
+            version = self._entries[loaded.identifier].versions[loaded.version]
             if version.ending is loaded:
                 version.ending = None
                 if version.state is ModelState.UNLOADING:
@@ -225,16 +243,37 @@ class ModelTable:
         self._refresh_endpoints(name)
         return self._endpoints[key]
 
-    def _refresh_endpoints(self, name: str) -> None:
+    def _refresh_endpoints(self, identifier: str) -> None:
+        names = (identifier, self._folders.name_of(identifier))
         with self.lock:
             for (model_name, version), endpoint in self._endpoints.items():
-                if model_name == name:
-                    loaded = self.ready(name, version)
+                if model_name in names:
+                    loaded = self.ready(model_name, version)
                     endpoint.served = None if loaded is None else loaded.served
+
+    def identifiers(self, name: str) -> list[str]:
+        """Models that were ever asked for and that a name, or an identifier, stands for."""
+        entries = self._entries
+        if not self._folders.has_namespaces or self._folders.namespace_of(name):
+            return [name] if name in entries else []
+        return [key for key in entries if self._folders.name_of(key) == name]
+
+    def _candidates(self, name: str) -> list[str]:
+        """Which of them a call may mean: those that serve, else those that are not unloaded."""
+        known = self.identifiers(name)
+        ready = [key for key in known if self._entries[key].is_ready]
+        return ready or [key for key in known if not self._entries[key].is_unloaded]
+
+    def _entry(self, name: str) -> ModelEntry | None:
+        """The entry that a call reaches; None if there is none, or there are several."""
+        if not self._folders.has_namespaces:
+            return self._entries.get(name)
+        candidates = self._candidates(name)
+        return self._entries[candidates[0]] if len(candidates) == 1 else None
 
     def ready(self, name: str, version: int) -> LoadedVersion | None:
         """The loaded version that a call reaches; None when there is none."""
-        entry = self._entries.get(name)
+        entry = self._entry(name)
         if entry is None:
             return None
         ready = {n: v.loaded for n, v in entry.versions.items() if v.state is ModelState.READY}
@@ -242,26 +281,52 @@ class ModelTable:
 
     def _explain(self, name: str, version: int) -> TritonError:
         """Why nobody answers; texts of Triton."""
+        model = self._folders.name_of(name)
         if self.phase is Phase.STOPPING:
             return UnavailableError(
                 "Server is stopping, scheduler for model has stopped accepting new inference "
                 "requests",
-                model=name,
+                model=model,
             )
+        if self._folders.has_namespaces:
+            candidates = self._candidates(name)
+            if len(candidates) != 1:
+                return self._explain_identifiers(name, candidates)
+            name = candidates[0]
         entry = self._entries.get(name)
         if entry is None or not entry.versions:
-            return NotFoundError(f"Request for unknown model: '{name}' is not found", model=name)
+            return NotFoundError(f"Request for unknown model: '{name}' is not found", model=model)
         if version == -1:
             return NotFoundError(
-                f"Request for unknown model: '{name}' has no available versions", model=name
+                f"Request for unknown model: '{name}' has no available versions", model=model
             )
         if version not in entry.versions:
             return NotFoundError(
-                f"Request for unknown model: '{name}' version {version} is not found", model=name
+                f"Request for unknown model: '{name}' version {version} is not found", model=model
             )
         return UnavailableError(
             f"Request for unknown model: '{name}' version {version} is not at ready state",
-            model=name,
+            model=model,
+        )
+
+    def _explain_identifiers(self, name: str, candidates: list[str]) -> TritonError:
+        """Why a name stands for no model, or for several; texts and codes are Triton's."""
+        model = self._folders.name_of(name)
+        if candidates:
+            error = InvalidArgumentError(
+                f"There are {len(candidates)} identifiers of model '{name}' in global map, model "
+                "namespace must be provided to resolve ambiguity.",
+                model=model,
+            )
+            listed = ", ".join(f"'{candidate}'" for candidate in candidates)
+            error.add_note(f"a model can be asked for by its identifier, here one of {listed}")
+            return error
+        if any(self._entries[key].versions for key in self.identifiers(name)):
+            return NotFoundError(
+                f"Identifier of model '{name}' is not found in global map", model=model
+            )
+        return InvalidArgumentError(
+            f"Request for unknown model: '{name}' is not found", model=model
         )
 
     def get(self, name: str, version: int) -> LoadedVersion:
@@ -275,7 +340,7 @@ class ModelTable:
 
     def state(self, name: str, version: int) -> tuple[ModelState, str]:
         """State and reason of a model; of its greatest version for -1."""
-        entry = self._entries.get(name)
+        entry = self._entry(name)
         if entry is None or not entry.versions:
             return ModelState.UNKNOWN, ""
         if version == -1:
@@ -299,7 +364,7 @@ class ModelTable:
 
     def ready_versions(self, name: str) -> list[int]:
         """Numbers of the ready versions, ascending."""
-        entry = self._entries.get(name)
+        entry = self._entry(name)
         versions = {} if entry is None else entry.versions
         return sorted(n for n, v in versions.items() if v.state is ModelState.READY)
 
@@ -320,18 +385,21 @@ class ModelTable:
         """The repository index: every model folder and every version ever loaded, sorted.
 
         A name in several repositories has one entry, without a version, that says so. A model made
-        of files alone, without a folder in a repository, is not in it (observed on 2.51).
+        of files alone, without a folder in a repository, is not in it (observed on 2.51). With
+        namespaces it is sorted by these first.
         """
         entries = []
-        for name, folders in sorted(self._folders.by_name().items()):
-            entry = self._entries.get(name)
+        for key, folders in sorted(self._folders.by_identifier().items()):
+            entry = self._entries.get(key)
+            name, namespace = self._folders.name_of(key), self._folders.namespace_of(key)
+            rows: list[tuple[int | None, ModelState, str]]
             if len(folders) > 1:
-                entries.append(ModelIndexEntry(name, None, ModelState.UNAVAILABLE, DUPLICATE))
+                rows = [(None, ModelState.UNAVAILABLE, DUPLICATE)]
             elif entry is None or not entry.versions:
-                entries.append(ModelIndexEntry(name, None, ModelState.UNKNOWN, ""))
+                rows = [(None, ModelState.UNKNOWN, "")]
             else:
-                for number, version in sorted(entry.versions.items()):
-                    entries.append(ModelIndexEntry(name, number, *version.shown()))
+                rows = [(number, *v.shown()) for number, v in sorted(entry.versions.items())]
+            entries += [ModelIndexEntry(name, *row, namespace=namespace) for row in rows]
         return entries
 
     def all_ready(self) -> bool:
