@@ -66,6 +66,8 @@ class ModelEntry:
 
     Attributes
     ----------
+    identifier
+        See `RepositoryFolders`.
     versions
         By number. Replaced, never changed, so that readers need no lock.
     files
@@ -74,6 +76,7 @@ class ModelEntry:
         The files as the last poll, or the load at start, has found them.
     """
 
+    identifier: str
     versions: dict[int, VersionEntry] = field(default_factory=dict)
     files: FileTimes | None = None
     polled: FileTimes | None = None
@@ -82,11 +85,6 @@ class ModelEntry:
     def is_loaded(self) -> bool:
         """Whether any version is."""
         return any(version.loaded is not None for version in self.versions.values())
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether any version takes calls."""
-        return any(version.state is ModelState.READY for version in self.versions.values())
 
     @property
     def is_unloaded(self) -> bool:
@@ -145,7 +143,7 @@ class ModelTable:
         with self.lock:
             entry = self._entries.get(name)
             if entry is None:
-                entry = ModelEntry()
+                entry = ModelEntry(name)
                 self._entries = {**self._entries, name: entry}
             return entry
 
@@ -158,6 +156,8 @@ class ModelTable:
                 entry.versions = {**entry.versions, number: version}
             if version.loaded is None:
                 version.state, version.reason = ModelState.LOADING, ""
+                if self._folders.has_namespaces:  # a name may mean two models now
+                    self._refresh_endpoints(entry.identifier)
 
     def note_failed(self, entry: ModelEntry, number: int, reason: str) -> None:
         """The load of a version has failed, which is seen if it does not serve."""
@@ -259,10 +259,8 @@ class ModelTable:
         return [key for key in entries if self._folders.name_of(key) == name]
 
     def _candidates(self, name: str) -> list[str]:
-        """Which of them a call may mean: those that serve, else those that are not unloaded."""
-        known = self.identifiers(name)
-        ready = [key for key in known if self._entries[key].is_ready]
-        return ready or [key for key in known if not self._entries[key].is_unloaded]
+        """Which of them a call may mean: those that are not unloaded, also if they do not serve."""
+        return [key for key in self.identifiers(name) if not self._entries[key].is_unloaded]
 
     def _entry(self, name: str) -> ModelEntry | None:
         """The entry that a call reaches; None if there is none, or there are several."""

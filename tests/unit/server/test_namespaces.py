@@ -198,7 +198,7 @@ def test_one_of_them_by_its_identifier(start: Serve, repositories: list[Path]) -
     server = start(model_control_mode="explicit")
     identifier = f"{repositories[1]}::dup"
     assert float(server.load(identifier)({"IN": np.float32([0])})["OUT"][0]) == 20
-    # It is the only one that serves, so that its name is enough.
+    # It is the only one that was loaded, so that its name is enough.
     by_name = server.model("dup")
     assert value(server, "dup") == 20
     server.load("dup")
@@ -261,6 +261,34 @@ def test_a_failure_in_one_repository(start: Serve, repositories: list[Path]) -> 
     with pytest.raises(ptl.ModelLoadError) as caught:
         server.load("dup")
     assert len(caught.value.exceptions) == 2
+
+
+def test_one_that_fails_to_load_counts(start: Serve, repositories: list[Path]) -> None:
+    server = start(model_control_mode="explicit", startup_models=["only_a"])
+    identifier = f"{repositories[0]}::dup"
+    server.load(identifier)
+    by_name = server.model("dup")
+    assert value(server, "dup") == 1
+    broken = "def answer(x, request): pass\nraise ValueError('no')"
+    write_files(repositories[1] / "dup" / "1", {"model.py": echo_model(broken)})
+    with pytest.raises(
+        ptl.ModelLoadError, match=rf"^load failed for model '{repositories[1]}::dup"
+    ):
+        server.load("dup")
+    with pytest.raises(ptl.InvalidArgumentError) as caught:
+        by_name({"IN": np.float32([0])})
+    assert str(caught.value) == AMBIGUOUS
+    assert value(server, identifier) == 1
+    server.unload(f"{repositories[1]}::dup")
+    assert float(by_name({"IN": np.float32([0])})["OUT"][0]) == 1
+
+
+def test_one_that_cannot_be_read_does_not(start: Serve, repositories: list[Path]) -> None:
+    server = start(model_control_mode="explicit")
+    (repositories[1] / "dup" / "config.pbtxt").write_text("bad")
+    with pytest.raises(ptl.ModelLoadError):
+        server.load("dup")
+    assert value(server, "dup") == 1
 
 
 def test_poll_mode(start: Serve, repositories: list[Path]) -> None:
