@@ -116,6 +116,20 @@ class Options:
         name. Such a model is reached by its identifier, ``<path of the repository>::<name>``, as
         its name alone is ambiguous; `Server.load` and `Server.unload` of the name mean all of
         them. Without it none of them is loaded. Default False.
+    watch
+        Hot reload, for development: load a model again when its files, those of its Python-based
+        backend or `watch_paths` change. The old version serves meanwhile, and goes on if the new
+        one does not load; the error is then logged with its traceback and is the reason of the
+        version in the index, which stays READY. It repeats the last load, with the configuration
+        and files given to that; what is unloaded stays so, and new folders are no matter of it. A
+        model that has never loaded is tried again when it changes. Hidden folders, what Python
+        compiles and what editors keep beside an open file do not count, nor does what the model
+        itself writes at each load. Within some 0.1 s if the package `watchfiles` is installed
+        (extra ``watch``), else files are looked at every 0.5 s. In every `model_control_mode`.
+        Default False.
+    watch_paths
+        More files and folders whose change reloads every model, with `watch`. Modules that models
+        import from there are only loaded anew in processes. Default none.
     repository_poll_secs
         Seconds between two looks in poll mode, as tritonserver's ``--repository-poll-secs``; 0:
         only `Server.poll_model_repository` looks. Default 15.
@@ -156,6 +170,8 @@ class Options:
     model_control_mode: ModelControlMode | str = ModelControlMode.NONE
     startup_models: Sequence[str] = ()
     model_namespacing: bool = False
+    watch: bool = False
+    watch_paths: Sequence[StrPath] = ()
     repository_poll_secs: float = 15
     exit_on_error: bool = True
     exit_timeout: float = 30
@@ -179,6 +195,12 @@ class Options:
                 raise InvalidArgumentError(
                     f"model_control_mode {mode!r} is none of 'none', 'poll', 'explicit'"
                 ) from None
+        if self.watch_paths and not self.watch:
+            raise InvalidArgumentError("watch_paths means nothing without watch=True")
+        if isinstance(self.watch_paths, str | os.PathLike):
+            raise InvalidArgumentError(
+                f"watch_paths is a sequence of paths, got {self.watch_paths!r}"
+            )
         if not self.repository_poll_secs >= 0:
             raise InvalidArgumentError(
                 f"repository_poll_secs must be >= 0, got {self.repository_poll_secs!r}"

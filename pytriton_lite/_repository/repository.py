@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
+from pytriton_lite._backend import PYTHON
 from pytriton_lite._config.model_config import select_versions, version_policy_of
 from pytriton_lite._environment import EnvironmentCache
 from pytriton_lite._ipc.caller_memory import CallerMemory
@@ -16,12 +18,18 @@ from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import ModelControlMode, Options
 from pytriton_lite._overrides import FILE_PREFIX
 from pytriton_lite._repository.control import RepositoryControl
-from pytriton_lite._repository.files import file_times
+from pytriton_lite._repository.files import (
+    FileTimes,
+    ReadFiles,
+    file_times,
+    remove_stale_bytecode,
+)
 from pytriton_lite._repository.folders import RepositoryFolders, version_folders
 from pytriton_lite._repository.operations import Operation, Turns
-from pytriton_lite._repository.polled import PolledModel, PollError, poll_model
+from pytriton_lite._repository.polled import PolledModel, PollError, poll_again, poll_model
 from pytriton_lite._repository.poller import Poller
 from pytriton_lite._repository.table import ModelEntry, ModelTable, Phase
+from pytriton_lite._repository.watcher import Watcher
 from pytriton_lite.errors import (
     ConfigError,
     InternalError,
@@ -67,6 +75,9 @@ class Repository:
         self._background: list[threading.Thread] = []
         self._polling = threading.Lock()  # one poll at a time
         self._poller = Poller(self.poll, options.repository_poll_secs)
+        self._watcher: Watcher | None = None
+        if options.watch:
+            self._watcher = Watcher(self.changed_models, self.watched_roots, self.reload_changed)
         self._caller_memory: CallerMemory | None = None
 
     def caller_memory(self) -> CallerMemory:
@@ -140,6 +151,8 @@ class Repository:
             self.models.phase = Phase.RUNNING
         if self._options.model_control_mode is ModelControlMode.POLL:
             self._poller.start()
+        if self._watcher is not None:
+            self._watcher.start()
         if failures:
             lines = "".join(
                 f"\n  {error.model}: {error.code.status}: {error}" for error in failures
@@ -151,11 +164,6 @@ class Repository:
 
     def _load_all(self, identifiers: Iterable[str]) -> list[TritonError]:
         """Load models side by side; returns what went wrong."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        identifiers = list(identifiers)
-        elsewhere = [key for key in identifiers if not self._is_inline(key)]
-        here = [key for key in identifiers if key not in elsewhere]
         failures: list[TritonError] = []
 
         def load(identifier: str) -> None:
@@ -164,6 +172,16 @@ class Repository:
             except ModelLoadError as error:
                 failures.extend(e for e in error.exceptions if isinstance(e, TritonError))
 
+        self._side_by_side(identifiers, load)
+        return failures
+
+    def _side_by_side(self, identifiers: Iterable[str], load: Callable[[str], None]) -> None:
+        """Call a function with each identifier, as many at a time as models may load."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        identifiers = list(identifiers)
+        elsewhere = [key for key in identifiers if not self._is_inline(key)]
+        here = [key for key in identifiers if key not in elsewhere]
         with ThreadPoolExecutor(
             max(1, self._options.model_load_thread_count), thread_name_prefix="model-load"
         ) as pool:
@@ -171,14 +189,12 @@ class Repository:
         # Inline models load on the thread that will debug them: this one.
         for identifier in here:
             load(identifier)
-        return failures
 
     def poll(self) -> None:
         """Load models that are new or changed, and unload those that have gone.
 
-        What fails to load is logged; what was loaded before then stays. A model whose load failed
-        is tried again when its files change, one whose configuration cannot be read each time
-        (both observed on 2.51).
+        What fails to load is logged and tried again each time (observed on 2.51); what was loaded
+        before then stays.
 
         Raises
         ------
@@ -267,20 +283,136 @@ class Repository:
             self._check_loads_models(name)
             if not parameters and self._is_unmodified(name, entry):
                 return []
+            read = ReadFiles()
             try:
-                polled = poll_model(
-                    name, parameters, operation, folders=self._folders, options=self._options
+                return self._load_anew(
+                    name,
+                    entry,
+                    operation,
+                    read,
+                    partial(poll_model, name, parameters, operation),
                 )
-                entry.polled = polled.files
-            except TritonError as error:
-                entry.polled = None
-                _log.error("Poll failed for model '%s': %s", name, error)
-                raise PollError(name, error) from error
-            try:
-                return self._load_polled(name, polled, entry, operation)
-            finally:
-                if polled.own_folder is not None:
-                    polled.own_folder.remove_user(operation)
+            except BaseException:
+                if not parameters:
+                    self._note_read(name, entry, read)
+                    entry.last = None
+                raise
+
+    def _load_anew(
+        self,
+        name: str,
+        entry: ModelEntry,
+        operation: Operation,
+        read: ReadFiles,
+        poll: Callable[..., PolledModel],
+    ) -> list[LoadedVersion]:
+        """Read a model and load it; returns what was replaced. `read` takes what is read."""
+        try:
+            polled = poll(folders=self._folders, options=self._options, read=read)
+            entry.polled = polled.files
+        except TritonError as error:
+            entry.polled = None
+            _log.error("Poll failed for model '%s': %s", name, error)
+            raise PollError(name, error) from error
+        try:
+            backend = os.path.join(self._options.backend_directory, polled.message.backend)
+            sources = [polled.folder]
+            if polled.message.backend != PYTHON:
+                sources.append(backend)
+                read.add(backend)
+            for path in self._options.watch_paths:
+                read.add(os.fspath(path))
+            for folder in sources:
+                remove_stale_bytecode(folder)
+            ending = self._load_polled(name, polled, entry, operation)
+            self._note_read(name, entry, read)
+            entry.last = polled
+            return ending
+        except BaseException:
+            entry.polled = None
+            raise
+        finally:
+            if polled.own_folder is not None:
+                polled.own_folder.remove_user(operation)
+
+    def _note_read(self, name: str, entry: ModelEntry, read: ReadFiles) -> None:
+        """What a load has read is watched from now on."""
+        if not self._options.watch or self.models.phase is Phase.STOPPING:
+            return
+        last = entry.read
+        if last is not None and read.is_empty:
+            return  # the folder has gone, and may come back
+        read.note_loaded(last)
+        entry.read = read
+        for path in sorted(read.written - (frozenset() if last is None else last.written)):
+            _log.warning(
+                "model '%s' writes '%s' each time it is loaded: changes of that file do not count",
+                name,
+                path,
+            )
+
+    # -- hot reload --------------------------------------------------------------------
+
+    def changed_models(self) -> dict[str, FileTimes]:
+        """Models whose files have changed since the last load, and those files."""
+        found = {}
+        for name, entry in self.models.entries():
+            read = entry.read
+            changes = None if read is None else read.changes()
+            if changes:
+                found[name] = changes
+        return found
+
+    def watched_roots(self) -> frozenset[str]:
+        """Files and folders in which changes count."""
+        reads = [entry.read for _, entry in self.models.entries()]
+        return frozenset().union(*(read.roots for read in reads if read is not None))
+
+    def reload_changed(self, changed: Mapping[str, FileTimes]) -> None:
+        """Load models anew whose files have changed; the old ones serve until, and if it fails."""
+        for name, files in changed.items():
+            _log.info("model '%s' is loaded again, changed: %s", name, ", ".join(sorted(files)))
+        self._side_by_side(changed, self._reload)
+
+    def _reload(self, name: str) -> None:
+        entry = self.models.add(name)
+        operation = Operation(name)
+        try:
+            with self._turns.take(operation):
+                last = entry.read
+                if last is None or not last.changes() or self.models.phase is Phase.STOPPING:
+                    return  # unloaded or loaded meanwhile
+                read, before = ReadFiles(), last.again()
+                poll = partial(poll_again, name, entry.last, operation)
+                try:
+                    ending = self._load_anew(name, entry, operation, read, poll)
+                except PollError:
+                    self._note_read(name, entry, before)
+                    raise
+                except BaseException:
+                    self._note_read(name, entry, read)
+                    raise
+        except PollError as error:
+            self._note_failed_reload(name, entry, [error.reason])
+        except ModelLoadError as error:
+            self._note_failed_reload(name, entry, error.exceptions)
+        else:
+            self._finish_later(name, ending)
+
+    def _note_failed_reload(
+        self, name: str, entry: ModelEntry, errors: Iterable[Exception]
+    ) -> None:
+        serves = "; what was loaded before goes on serving" if entry.is_loaded else ""
+        reasons = []
+        for error in errors:
+            # The model's own exception says more than our text of it.
+            cause = error.__cause__ or error
+            _log.error("model '%s' has changed and does not load%s", name, serves, exc_info=cause)
+            status = error.code.status if isinstance(error, TritonError) else type(error).__name__
+            reasons.append(f"{status}: {error}")
+        self.models.note_failed_reload(entry, "reload failed: " + "; ".join(reasons))
+
+    # -- steps of a load ---------------------------------------------------------------
 
     def _check_loads_models(self, name: str) -> None:
         if self.models.phase is Phase.STOPPING:
@@ -471,9 +603,11 @@ class Repository:
 
     def stop(self) -> None:
         """Take no more requests, let those in flight finish, and unload everything."""
+        self._poller.stop()
+        if self._watcher is not None:
+            self._watcher.stop()
         ending = self.models.take_out_all()
         until = time.monotonic() + self._options.exit_timeout
-        self._poller.stop()
         # Those that unloads in the background wait for are among them: their time is limited now.
         self._finish(ending)
         # Loads end what they have made, when they find that the server stops.
@@ -483,6 +617,8 @@ class Repository:
         for thread in background:
             thread.join(max(0.0, until - time.monotonic()))
         self._poller.join(max(0.0, until - time.monotonic()))
+        if self._watcher is not None:
+            self._watcher.join(max(0.0, until - time.monotonic()))
         self._environments.close()
         with self._lock:
             self._caller_memory = None  # arrays in it keep it

@@ -13,8 +13,9 @@ from pytriton_lite._core.calls import Endpoint
 from pytriton_lite._index import ModelIndexEntry, ModelState
 from pytriton_lite._instance.readiness import why_not_ready
 from pytriton_lite._loading import LoadedVersion
-from pytriton_lite._repository.files import FileTimes
+from pytriton_lite._repository.files import FileTimes, ReadFiles
 from pytriton_lite._repository.folders import RepositoryFolders
+from pytriton_lite._repository.polled import PolledModel
 from pytriton_lite.errors import (
     InvalidArgumentError,
     NotFoundError,
@@ -41,10 +42,14 @@ class VersionEntry:
     ----------
     ending
         What it was, as long as that serves its last requests; while UNLOADING, the reason why.
+    failed_reload
+        Why what the changed files make has not replaced it, when nobody asked for that but
+        `Options.watch`.
     """
 
     state: ModelState
     reason: str = ""
+    failed_reload: str = ""
     loaded: LoadedVersion | None = None
     ending: LoadedVersion | None = None
 
@@ -57,6 +62,8 @@ class VersionEntry:
         outage = None if loaded is None else loaded.outage
         if self.state is ModelState.READY and outage is not None:
             return ModelState.UNAVAILABLE, outage
+        if self.state is ModelState.READY:
+            return self.state, self.failed_reload
         return self.state, self.reason
 
 
@@ -73,13 +80,19 @@ class ModelEntry:
     files
         The files as what is in force was made of them; None when a load call gave all files.
     polled
-        The files as the last poll, or the load at start, has found them.
+        The files as the last poll, or the load at start, has found them; None when that failed.
+    read
+        What the last load has read, for `Options.watch`; None when there is nothing to watch.
+    last
+        What that load has made of it; None when it could not read the model. A reload repeats it.
     """
 
     identifier: str
     versions: dict[int, VersionEntry] = field(default_factory=dict)
     files: FileTimes | None = None
     polled: FileTimes | None = None
+    read: ReadFiles | None = None
+    last: PolledModel | None = None
 
     @property
     def is_loaded(self) -> bool:
@@ -166,6 +179,13 @@ class ModelTable:
             if version.loaded is None:
                 version.state, version.reason = ModelState.UNAVAILABLE, reason
 
+    def note_failed_reload(self, entry: ModelEntry, reason: str) -> None:
+        """What serves is not what the files say."""
+        with self.lock:
+            for version in entry.versions.values():
+                if version.loaded is not None:
+                    version.failed_reload = reason
+
     def note_given_up(self, entry: ModelEntry) -> None:
         """A load has ended, whatever became of it; no version is being loaded any more."""
         with self.lock:
@@ -184,6 +204,7 @@ class ModelTable:
                 version.ending = version.loaded
             # In this order: who looks without the lock finds one of the two ready.
             version.loaded, version.state, version.reason = loaded, ModelState.READY, ""
+            version.failed_reload = ""
         self._ending.update(ending)
         ending += self._withdraw(entry, fresh)
         self._refresh_endpoints(name)
@@ -194,7 +215,7 @@ class ModelTable:
         with self.lock:
             entry = self._entries[name]
             ending = [] if self.phase is Phase.STOPPING else self._withdraw(entry)
-            entry.files = entry.polled = None
+            entry.files = entry.polled = entry.read = entry.last = None
             for version in entry.versions.values():
                 if version.state is ModelState.UNAVAILABLE:
                     version.reason = "unloaded"  # whatever it was, it does not matter any more
@@ -219,6 +240,7 @@ class ModelTable:
                 ending.append(version.loaded)
                 version.loaded, version.ending = None, version.loaded
                 version.state, version.reason = ModelState.UNLOADING, ""
+                version.failed_reload = ""
         self._ending.update(ending)
         return ending
 

@@ -181,7 +181,7 @@ def test_a_broken_model_leaves_the_old_one(
     assert value(server) == 4
 
 
-def test_what_failed_is_tried_again_when_it_changes(
+def test_what_failed_is_tried_again_each_time(
     server: ptl.Server, repository: RepositoryBuilder, caplog: pytest.LogCaptureFixture
 ) -> None:
     def poll(text: str) -> int:
@@ -193,14 +193,19 @@ def test_what_failed_is_tried_again_when_it_changes(
     assert poll("failed to load 'new' version 1: Internal: ValueError: as asked") == 1
     assert states(server)[1][2] == "UNAVAILABLE"
     assert not server.ready()
-    assert poll("as asked") == 0
+    assert poll("as asked") == 1
     repository.model("new", plus(1))
     assert poll("as asked") == 0
     assert value(server, "new") == 2
-    # A configuration that cannot be read is looked at each time.
+    assert poll("new") == 0
     repository.model("new", config="max_batch_size: -3")
     assert poll("Poll failed for model 'new'") == 1
     assert poll("Poll failed for model 'new'") == 1
+    # So is one that still serves.
+    repository.model("new", BROKEN)
+    assert poll("failed to load 'new' version 1") == 1
+    assert poll("failed to load 'new' version 1") == 1
+    assert value(server, "new") == 2
 
 
 def test_a_removed_model_that_had_failed_does_not_count(
