@@ -198,8 +198,7 @@ class Model(ModelCalls):
         while True:
             served, slot = self._prepare(inputs, fields)
             self._check_thread(served)
-            future = _future_class()()
-            future.attach(served.queue, slot)
+            future = _future_class()(served.queue, slot)
             slot.notify_when_done(future.complete)
             if served.queue.submit_all([slot]) is not None:
                 return future

@@ -28,6 +28,7 @@ MODULES = (
     "_core.bls",
     "_core.bytes_tensor",
     "_core.calls",
+    "_core.condition",
     "_core.contract",
     "_core.deadlock",
     "_core.dlpack",
