@@ -161,7 +161,7 @@ def _is_empty(path: str, value: JsonValue) -> bool:
     return not value
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4096)  # keys of maps are in a path
 def _first_enum_name(path: str) -> str | None:
     """Name of the number 0 of the enum at a path; None when the field is no enum."""
     descriptor: Any = model_config_class().DESCRIPTOR

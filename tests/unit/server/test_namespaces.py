@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import pytriton_lite as ptl
+from tests.support.limits import until
 from tests.support.repository import ECHO_CONFIG, echo_model, write_files
 
 Serve = Callable[..., ptl.Server]
@@ -299,6 +300,15 @@ def test_poll_mode(start: Serve, repositories: list[Path]) -> None:
     server.poll_model_repository()
     assert index(server) == [READY[0], READY[1], READY[4]]
     assert float(model({"IN": np.float32([0])})["OUT"][0]) == 1
+
+
+def test_hot_reload_of_one(start: Serve, repositories: list[Path]) -> None:
+    server = start(watch=True)
+    first, second = (f"{path}::dup" for path in repositories)
+    write_files(repositories[1] / "dup" / "2", {"model.py": plus(30)})
+    until(lambda: value(server, second) == 30)
+    assert (value(server, first), value(server, second, 1)) == (1, 10)
+    assert index(server) == READY
 
 
 def test_one_repository_twice(serve: Serve, repositories: list[Path]) -> None:
