@@ -12,8 +12,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pytriton_lite._backend import resolve_backend
@@ -306,10 +306,18 @@ class LoadedVersion:
                 raise _refuse_environment(setting, name, mode)
             environment = environments.prepare(setting, model_name=name)
         stubs = stub_settings(options, environment)
+        self.folder = folder
+        self._prepared = message
         self._history = history.fork()
+
+        def with_groups(message: Any, history: ConfigHistory) -> None:
+            _resolve_groups(message, history, options.instance_kind_of(name))
+
+        self._with_groups = with_groups
         message = _completed(
             message, self._history, code, options, stubs if mode == "process" else None
         )
+        self._completed = message
         self.settings = settings_of(message)
         _refuse_unsupported(self.settings)
         self._exit_timeout = options.exit_timeout
@@ -333,10 +341,18 @@ class LoadedVersion:
         make = _HOMES[mode]
         if mode == "process":
             stubs = replace(stubs, callers=caller_memory())
+
+        def make_instance(plan: InstancePlan) -> Instance:
+            return make(plan, self._queue, stubs)
+
+        def make_plans(settings: ModelSettings, control: ModelControl) -> list[InstancePlan]:
+            return _plans(code, settings, options, metrics, control)
+
+        self._make_instance, self._make_plans = make_instance, make_plans
         self.instances: list[Instance] = [
-            make(plan, self._queue, stubs)
-            for plan in _plans(code, self.settings, options, metrics, control)
+            make_instance(plan) for plan in make_plans(self.settings, control)
         ]
+        self._sorts = _sorts_of(message)
         self._outage_lock = threading.Lock()
         if self._queue.is_remote:
             for instance in self.instances:
@@ -345,11 +361,8 @@ class LoadedVersion:
         if own_folder is not None:
             own_folder.add_user(self)
         self._load_instances()
-        asked = [(i.plan.name, i.readiness) for i in self.instances if i.readiness is not None]
-        kind = ServedVersion
-        if asked:
-            self.readiness = VersionReadiness(name, version, asked)
-            kind = AskedVersion
+        self._note_readiness()
+        kind = ServedVersion if self.readiness is None else AskedVersion
         self.served = kind(
             spec,
             self._queue,
@@ -360,17 +373,93 @@ class LoadedVersion:
         )
 
     def _load_instances(self) -> None:
-        for instance in self.instances:
-            instance.start()
-        failures = []
-        for instance in self.instances:
-            try:
-                instance.wait_loaded()
-            except BaseException as error:
-                failures.append(error)
-        if failures:
+        try:
+            _load(self.instances)
+        except BaseException:
             self.stop()
-            raise failures[0]
+            raise
+
+    def _note_readiness(self) -> None:
+        asked = [(i.plan.name, i.readiness) for i in self.instances if i.readiness is not None]
+        self.readiness = VersionReadiness(self.name, self.version, asked) if asked else None
+
+    # -- other instances ---------------------------------------------------------------
+
+    def differs_in_instances(self, message: Any) -> bool:
+        """Whether a configuration from `prepare_config` has other instance groups at most.
+
+        The policy that chooses versions does not count. False for queues that cannot do without
+        one of their instances.
+        """
+        if type(self._queue) is not RequestQueue:
+            return False
+        return bool(_without_instances(self._prepared) == _without_instances(message))
+
+    def begin_update(
+        self, message: Any, history: ConfigHistory, control: ModelControl
+    ) -> InstanceUpdate:
+        """Load the instances that a configuration wants and that are not there yet.
+
+        They take requests at once. What is there and has the same settings but for name and count
+        is kept, under its name.
+
+        Raises
+        ------
+        TritonError
+            An instance failed to load; those that had been loaded are finalized.
+        """
+        grouped = type(message)()
+        grouped.CopyFrom(message)
+        grouped.runtime = self._completed.runtime
+        history = history.fork()
+        history.note(ConfigStep.BACKEND, grouped, f"the backend is {self.backend.model_file}")
+        self._with_groups(grouped, history)
+
+        def with_new_groups(before: Any) -> Any:
+            """What a later step has made, with what is new in the groups."""
+            made = _without_instances(before)
+            made.instance_group.MergeFrom(grouped.instance_group)
+            made.version_policy.CopyFrom(grouped.version_policy)
+            return made
+
+        history.go_on_as(self._history, with_new_groups)
+        completed = with_new_groups(self._completed)
+        settings = settings_of(completed)
+        _refuse_unsupported(settings)
+        left = list(zip(self._sorts, self.instances, strict=True))
+        kept: list[Instance | None] = []
+        sorts = _sorts_of(completed)
+        plans = self._make_plans(settings, control)
+        for sort in sorts:
+            found = next((each for each in left if each[0] == sort), None)
+            kept.append(None if found is None else found[1])
+            if found is not None:
+                left.remove(found)
+        names = {instance.plan.name for instance in kept if instance is not None}
+        fresh = []
+        for index, (plan, instance) in enumerate(zip(plans, kept, strict=True)):
+            if instance is None:
+                name = _free_name(plan.name, names)
+                names.add(name)
+                kept[index] = made = self._make_instance(replace(plan, name=name))
+                made.on_outage = self._look_at_outages if self._queue.is_remote else None
+                fresh.append(made)
+        update = InstanceUpdate(
+            loaded=self,
+            prepared=message,
+            completed=completed,
+            settings=settings,
+            history=history,
+            sorts=sorts,
+            instances=[instance for instance in kept if instance is not None],
+            fresh=fresh,
+        )
+        try:
+            _load(fresh)
+        except BaseException:
+            update.give_up()
+            raise
+        return update
 
     def _look_at_outages(self) -> None:
         """Refuse requests while no instance is alive and attempts to start one fail."""
@@ -478,6 +567,139 @@ class LoadedVersion:
         return self._history.explain(f"model '{self.name}' version {self.version}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceUpdate:
+    """A loaded version with other instances than before; from `LoadedVersion.begin_update`.
+
+    Attributes
+    ----------
+    prepared, completed, settings, history
+        Its configuration.
+    instances, sorts
+        All that it is to have; what must not change of each, if it is to be kept the next time.
+    fresh
+        Those of them that were made for it.
+    """
+
+    loaded: LoadedVersion
+    prepared: Any
+    completed: Any
+    settings: ModelSettings
+    history: ConfigHistory
+    sorts: list[bytes]
+    instances: list[Instance]
+    fresh: list[Instance]
+
+    def commit(self) -> LeavingInstances | None:
+        """Make it last; returns the instances that are not wanted any more."""
+        loaded = self.loaded
+        surplus = [i for i in loaded.instances if i not in self.instances]
+        loaded._prepared, loaded._completed = self.prepared, self.completed
+        loaded.settings, loaded._history = self.settings, self.history
+        loaded._sorts, loaded.instances = self.sorts, self.instances
+        loaded._note_readiness()
+        return LeavingInstances(loaded, surplus) if surplus else None
+
+    def give_up(self) -> None:
+        """Do without the new instances; waits until they are finalized."""
+        if self.fresh:
+            leaving = LeavingInstances(self.loaded, self.fresh)
+            leaving.finish(leaving.close())
+
+
+class LeavingInstances:
+    """Instances that a loaded version goes on without.
+
+    Attributes
+    ----------
+    name, identifier, version
+        Of the loaded version.
+    """
+
+    def __init__(self, loaded: LoadedVersion, instances: list[Instance]) -> None:
+        self.name, self.version = loaded.name, loaded.version
+        self.identifier = loaded.identifier
+        self._exit_timeout = loaded._exit_timeout
+        self._instances = instances
+
+    def close(self) -> int:
+        """Take no more requests; returns the deadline for `finish`. Does not wait."""
+        for instance in self._instances:
+            instance.dismiss()
+        return time.monotonic_ns() + int(self._exit_timeout * 1e9)
+
+    def finish(self, deadline_ns: int) -> None:
+        """Wait until what they were at is done and they are finalized."""
+        stuck = [instance for instance in self._instances if not instance.finish(deadline_ns)]
+        for instance in stuck:
+            instance.abandon()
+        if stuck:
+            _log.warning(
+                "model '%s': instance(s) %s are left behind",
+                self.name,
+                ", ".join(f"'{instance.plan.name}'" for instance in stuck),
+            )
+
+
+_OF_INSTANCES = ("instance_group", "version_policy")
+
+
+def _without_instances(message: Any) -> Any:
+    rest = type(message)()
+    rest.CopyFrom(message)
+    for part in _OF_INSTANCES:
+        rest.ClearField(part)
+    return rest
+
+
+def _sorts_of(message: Any) -> list[bytes]:
+    """For each instance what must not change if it is to be kept, in the order of `_plans`."""
+    sorts: list[bytes] = []
+    for group in message.instance_group:
+        if group.passive:
+            continue
+        rest = type(group)()
+        rest.CopyFrom(group)
+        for part in ("name", "count", "gpus"):
+            rest.ClearField(part)
+        text = rest.SerializeToString(deterministic=True)
+        for _ in range(group.count):
+            sorts.extend(b"%d %s" % (device, text) for device in group.gpus or (0,))
+    return sorts
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """A name of the same group that no other instance has; on Triton two may have one."""
+    group, _, index = name.rpartition("_")
+    number = int(index)
+    while f"{group}_{number}" in taken:
+        number += 1
+    return f"{group}_{number}"
+
+
+def _load(instances: Sequence[Instance]) -> None:
+    """Load instances side by side; raises what the first one that failed did."""
+    for instance in instances:
+        instance.start()
+    failures = []
+    for instance in instances:
+        try:
+            instance.wait_loaded()
+        except BaseException as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def _resolve_groups(message: Any, history: ConfigHistory, kind: str | None) -> None:
+    """Name the instance groups and decide where they are; `kind` is the option's."""
+    if kind is not None:
+        override_instance_kind(message, kind)
+        history.note(ConfigStep.INSTANCE_KIND, message, f"instance_kind={kind!r}")
+    resolve_instance_groups(message)
+    history.note(ConfigStep.INSTANCE_GROUPS, message, "no GPU here")
+
+
 def _completed(
     message: Any,
     history: ConfigHistory,
@@ -489,12 +711,7 @@ def _completed(
     completed.CopyFrom(message)
     completed.runtime = code.backend.runtime
     history.note(ConfigStep.BACKEND, completed, f"the backend is {code.backend.model_file}")
-    kind = options.instance_kind_of(code.model_name)
-    if kind is not None:
-        override_instance_kind(completed, kind)
-        history.note(ConfigStep.INSTANCE_KIND, completed, f"instance_kind={kind!r}")
-    resolve_instance_groups(completed)
-    history.note(ConfigStep.INSTANCE_GROUPS, completed, "no GPU here")
+    _resolve_groups(completed, history, options.instance_kind_of(code.model_name))
     validate_parameters(completed)
     if not options.strict_model_config:
         returned = None

@@ -218,6 +218,11 @@ class ConfigHistory:
         self._load_call = load_call
         self._states: tuple[_State, ...] = ()
 
+    @property
+    def file(self) -> str | None:
+        """Path of the file; None if there is none."""
+        return None if self._text is None else self._text.file
+
     def note(self, step: ConfigStep, message: ConfigMessage, detail: str = "") -> None:
         """Keep what a step has made of the configuration."""
         self._states = (*self._states, _State(step, detail, message.SerializeToString()))
@@ -232,6 +237,13 @@ class ConfigHistory:
         other = ConfigHistory(self._text, self._load_call)
         other._states = self._states
         return other
+
+    def go_on_as(self, other: ConfigHistory, change: Callable[[Any], Any]) -> None:
+        """Repeat the steps of another history that come after the instance groups, changed."""
+        steps = [state.step for state in other._states]
+        for state in other._states[steps.index(ConfigStep.INSTANCE_GROUPS) + 1 :]:
+            message = model_config_class().FromString(state.message)
+            self.note(state.step, change(message), state.detail)
 
     def explain(self, title: str) -> ConfigExplanation:
         """Compare the steps."""

@@ -635,6 +635,39 @@ cdef class RequestQueue:
             ptl_retire(&self.queue, &executor.worker, &idle)
             ptl_ring(idle)
 
+    def dismiss(self, Executor executor):
+        """One instance gets no more requests, while the others go on; see `wait_until_out`."""
+        cdef ptl_worker *idle = NULL
+        with nogil:
+            ptl_retire(&self.queue, &executor.worker, &idle)
+            ptl_ring(idle)
+            if not self.is_inline and not self.is_remote:
+                ptl_ring(&executor.worker)  # so that `serve` returns
+
+    def wait_until_out(self, Executor executor, deadline_ns):
+        """Wait until a dismissed inline or remote instance is not running any more.
+
+        Returns False when the time (`time.monotonic_ns`) was up before.
+        """
+        cdef uint32_t rest
+        cdef int64_t deadline = deadline_ns
+        cdef int woken
+        while True:
+            rest = ptl_load(&self.queue.rest)
+            if executor.worker.is_out:
+                return True
+            with nogil:
+                woken = ptl_sleep(&self.queue.rest, rest, deadline, SIGNAL_SLICE_NS)
+            if woken == PTL_TIMED_OUT:
+                return False
+            PyErr_CheckSignals()
+
+    def forget(self, Executor executor):
+        """A dismissed instance has ended."""
+        if executor in self.executors:
+            self.executors.remove(executor)
+            self.contracts.remove(executor.contract)
+
     def end_pump(self, Executor executor):
         """Let the `pump` of an idle instance, or of a retired one, return."""
         executor.is_ended = True
@@ -803,7 +836,8 @@ cdef class RequestQueue:
         return 0
 
     def serve(self, Executor executor):
-        """Pull and run requests on this thread until the queue is closed and empty."""
+        """Pull and run requests on this thread until the queue is closed and empty, or the instance
+        is dismissed."""
         cdef ptl_node *node
         cdef uint32_t *to_wake = NULL
         cdef CallSlot slot = None, done = None
@@ -813,7 +847,7 @@ cdef class RequestQueue:
         self.queue.worker_count += 1
         while True:
             node = NULL
-            if to_wake == NULL:
+            if to_wake == NULL and not executor.worker.is_retired:
                 node = ptl_take_any(&self.queue)
             if node == NULL:
                 # The caller is woken after the GIL is given up, else it would only find it taken.

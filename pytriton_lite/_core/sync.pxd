@@ -93,7 +93,8 @@ cdef extern from * nogil:
         struct ptl_worker *next_idle;
         void *owner;                /* the instance */
         uint32_t word;              /* 0 asleep, 1 rung */
-        int is_retired;             /* its process is gone: it takes no more requests */
+        int is_retired;             /* it is gone, or is to go: it takes no more requests */
+        int is_out;                 /* retired, and nobody runs it any more */
     } ptl_worker;
 
     typedef struct ptl_queue {
@@ -131,6 +132,13 @@ cdef extern from * nogil:
         if (w) { q->idle = w->next_idle; w->next_idle = NULL; q->idle_count--; }
         return w;
     }
+    /* A retired worker that nobody runs any more; whether it is one. */
+    static inline int ptl_note_out(ptl_queue *q, ptl_worker *w) {
+        if (!w->is_retired) return 0;
+        w->is_out = 1;
+        ptl_store(&q->rest, q->rest + 1);
+        return 1;
+    }
 
     /* Append a chain of nodes. Fills `to_ring` with up to `count` idle workers to ring.
        -1 when the queue takes no more requests. */
@@ -160,8 +168,8 @@ cdef extern from * nogil:
         for (;;) {
             ptl_node *node;
             ptl_lock(&q->lock);
-            node = ptl_unlink_head(q);
-            if (node || q->is_closed) { ptl_unlock(&q->lock); return node; }
+            node = w->is_retired ? NULL : ptl_unlink_head(q);
+            if (node || q->is_closed || w->is_retired) { ptl_unlock(&q->lock); return node; }
             w->word = 0;
             ptl_set_idle(q, w);
             ptl_unlock(&q->lock);
@@ -195,7 +203,7 @@ cdef extern from * nogil:
         ptl_lock(&q->lock);
         node = w->is_retired ? NULL : ptl_unlink_head(q);
         if (!node && !w->is_retired) ptl_set_idle(q, w);
-        is_watched = !node && q->is_closed;
+        is_watched = !node && (q->is_closed || ptl_note_out(q, w));
         ptl_unlock(&q->lock);
         if (is_watched) ptl_wake(&q->rest);
         return node;
@@ -231,7 +239,7 @@ cdef extern from * nogil:
                 if (nodes[0]->thread_waits) break;
             }
             if (!count) { ptl_set_idle(q, w); is_watched = q->is_closed; }
-        }
+        } else is_watched = ptl_note_out(q, w);
         ptl_unlock(&q->lock);
         if (is_watched) ptl_wake(&q->rest);
         return count;
@@ -258,7 +266,7 @@ cdef extern from * nogil:
         w->is_retired = 1;
         q->worker_count--;
         for (link = &q->idle; *link; link = &(*link)->next_idle)
-            if (*link == w) { *link = w->next_idle; w->next_idle = NULL; q->idle_count--; break; }
+            if (*link == w) { *link = w->next_idle; w->next_idle = NULL; q->idle_count--; ptl_note_out(q, w); break; }
         for (count = q->depth; count > 0 && (other = ptl_pop_idle(q)); count--) {
             other->next_idle = rung;
             rung = other;
@@ -301,6 +309,7 @@ cdef extern from * nogil:
         void *owner
         uint32_t word
         bint is_retired
+        bint is_out
 
     ctypedef struct ptl_queue:
         int is_closed

@@ -75,12 +75,20 @@ class Instance(ABC):
     def wait_loaded(self) -> None:
         """Wait until the instance takes requests; raises what its load raised."""
 
+    @abstractmethod
+    def dismiss(self) -> None:
+        """Take no more requests, while the queue's other instances go on.
+
+        Does not wait. Call `finish` next, which then does not wait for the queue. Safe to call
+        again, and when the instance did not load.
+        """
+
     def abandon(self) -> None:  # noqa: B027 - most homes can do nothing
         """Give up what is still running, when `finish` was given its time. Does not wait."""
 
     @abstractmethod
     def finish(self, deadline_ns: int) -> bool:
-        """Wait until the instance has served the closed queue and finalized.
+        """Wait until the instance has served the closed queue, or what it was at, and finalized.
 
         Returns False when `deadline_ns` (`time.monotonic_ns`) passed before.
         """

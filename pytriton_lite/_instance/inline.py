@@ -22,6 +22,8 @@ class InlineInstance(Instance):
     def __init__(self, plan: InstancePlan, queue: RequestQueue) -> None:
         super().__init__(plan, queue)
         self._model: LoadedModel | None = None
+        self._executor: Executor | None = None
+        self._is_dismissed = False
         # A stop of the server may meet an unload that runs in the background.
         self._finishing = threading.Lock()
 
@@ -38,14 +40,22 @@ class InlineInstance(Instance):
             raise
         self.readiness = self._model.readiness
         self.state = InstanceState.READY
-        self.queue.add_inline(Executor(self._model.contract))
+        self._executor = Executor(self._model.contract)
+        self.queue.add_inline(self._executor)
+
+    @override
+    def dismiss(self) -> None:
+        with self._finishing:
+            was_dismissed, self._is_dismissed = self._is_dismissed, True
+        if self._executor is not None and not was_dismissed:
+            self.queue.dismiss(self._executor)
 
     @override
     def finish(self, deadline_ns: int) -> bool:
         if self._model is None:
             return True
         self.state = InstanceState.DRAINING
-        if not self.queue.wait_until_idle(deadline_ns):
+        if not self._wait_until_unused(deadline_ns):
             return False
         with self._finishing:
             model = self._model
@@ -54,6 +64,13 @@ class InlineInstance(Instance):
         with self._finishing:
             model, self._model = self._model, None
         if model is not None:
+            if self._is_dismissed and self._executor is not None:
+                self.queue.forget(self._executor)
             model.close()
             self.state = InstanceState.DEAD
         return True
+
+    def _wait_until_unused(self, deadline_ns: int) -> bool:
+        if self._is_dismissed and self._executor is not None:
+            return self.queue.wait_until_out(self._executor, deadline_ns)
+        return self.queue.wait_until_idle(deadline_ns)

@@ -521,6 +521,10 @@ class _Stub:
         self._answerer.join(1.0)
         return is_gone
 
+    def dismiss(self) -> None:
+        """Take no more requests; what it has not begun with goes to others."""
+        self._leave()
+
     def kill(self) -> None:
         """Kill the process; who waits for it is told."""
         self._process.kill()
@@ -579,6 +583,7 @@ class ProcessInstance(Instance):
         self._start_error: BaseException | None = None
         self._is_stopping = threading.Event()
         self._restarting: threading.Thread | None = None
+        self._is_dismissed = False
         self.readiness = StubReadiness(plan.code.model_name, self._why_not, self._asker)
 
     @override
@@ -601,6 +606,15 @@ class ProcessInstance(Instance):
         self._begin(self._stub)
 
     @override
+    def dismiss(self) -> None:
+        with self._lock:
+            self._is_stopping.set()
+            self._is_dismissed = True
+            stub = self._stub
+        if stub is not None:
+            stub.dismiss()
+
+    @override
     def finish(self, deadline_ns: int) -> bool:
         with self._lock:
             self._is_stopping.set()
@@ -608,7 +622,8 @@ class ProcessInstance(Instance):
         restarting = self._restarting
         if restarting is not None:
             # Requests that were accepted may wait for it.
-            if stub is not None and self.state is InstanceState.DEAD and not self.queue.depth:
+            is_needed = self.queue.depth and not self._is_dismissed
+            if stub is not None and self.state is InstanceState.DEAD and not is_needed:
                 stub.kill()
             restarting.join(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
             if restarting.is_alive():
@@ -618,7 +633,7 @@ class ProcessInstance(Instance):
             self._stub = None
             return True
         self.state = InstanceState.DRAINING
-        if not self.queue.wait_until_idle(deadline_ns):
+        if not self._wait_until_unused(stub, deadline_ns):
             return False
         if not stub.contract.wait_until_answered(deadline_ns):
             return False
@@ -626,6 +641,12 @@ class ProcessInstance(Instance):
         self.state = InstanceState.DEAD
         self._stub = None
         return is_gone
+
+    def _wait_until_unused(self, stub: _Stub, deadline_ns: int) -> bool:
+        if not self._is_dismissed:
+            return self.queue.wait_until_idle(deadline_ns)
+        stub.dismiss()  # it may have been made since the first time
+        return self.queue.wait_until_out(stub.executor, deadline_ns)
 
     @override
     def abandon(self) -> None:
@@ -705,7 +726,7 @@ class ProcessInstance(Instance):
 
     def _fail_left(self) -> None:
         """While the server stops: nobody shall wait for an instance that does not come back."""
-        if not self.queue.contracts:
+        if not self._is_dismissed and not self.queue.contracts:
             self.queue.fail_queued(self._gone_error)
 
     def _gone_error(self) -> UnavailableError:

@@ -22,6 +22,8 @@ class ThreadInstance(Instance):
         super().__init__(plan, queue)
         self._is_loaded = threading.Event()
         self._failure: BaseException | None = None
+        self._dismissing = threading.Lock()
+        self._executor: Executor | None = None  # until it is dismissed
         # A daemon, so that a model stuck in `execute` cannot keep the process from ending;
         # the orderly way is `finish`, which servers left open go at exit, too.
         self._thread = threading.Thread(target=self._main, name=plan.name, daemon=True)
@@ -38,6 +40,13 @@ class ThreadInstance(Instance):
             raise failure
 
     @override
+    def dismiss(self) -> None:
+        with self._dismissing:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            self.queue.dismiss(executor)
+
+    @override
     def finish(self, deadline_ns: int) -> bool:
         self._thread.join(max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
         return not self._thread.is_alive()
@@ -47,6 +56,7 @@ class ThreadInstance(Instance):
             try:
                 model = LoadedModel(self.plan, is_inline=False)
                 self.readiness = model.readiness
+                executor = self._executor = Executor(model.contract)
             except BaseException as error:
                 self._failure = error
                 return
@@ -54,11 +64,13 @@ class ThreadInstance(Instance):
                 self._is_loaded.set()
             self.state = InstanceState.READY
             try:
-                self.queue.serve(Executor(model.contract))
+                self.queue.serve(executor)
                 self.state = InstanceState.DRAINING
                 # Response senders may still owe answers.
                 model.contract.wait_until_answered(0)
             finally:
+                if not self.queue.is_closed:
+                    self.queue.forget(executor)  # it was dismissed
                 model.close()
         except BaseException as error:
             _log.exception("instance '%s' ended", self.plan.name)

@@ -113,14 +113,14 @@ class ReadFiles:
 
     def note_loaded(self, last: ReadFiles | None) -> None:
         """The load has ended. `last` is that of the load before."""
-        self._moved = frozenset(_difference(self._before, self._now()))
+        self._moved = frozenset(difference(self._before, self._now()))
         if last is not None:
             self.written = self._moved & last._moved
         self.roots = frozenset(root for path in self._paths for root in _roots_of(path))
 
     def changes(self) -> FileTimes:
         """What has changed since the load began, as it is now; what has gone is ``(-1, -1)``."""
-        found = _difference(self._before, self._now())
+        found = difference(self._before, self._now())
         return {path: times for path, times in found.items() if path not in self.written}
 
     def _now(self) -> FileTimes:
@@ -157,7 +157,8 @@ def _is_of_tool(path: str, *, is_folder: bool) -> bool:
     return not is_folder and _OF_EDITORS.fullmatch(name) is not None
 
 
-def _difference(before: FileTimes, now: FileTimes) -> FileTimes:
+def difference(before: FileTimes, now: FileTimes) -> FileTimes:
+    """What has changed, as it is now; what has gone is ``(-1, -1)``."""
     changed = {path: times for path, times in now.items() if before.get(path) != times}
     return changed | {path: (-1, -1) for path in before.keys() - now.keys()}
 

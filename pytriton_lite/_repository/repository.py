@@ -6,14 +6,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
 
 from pytriton_lite._backend import PYTHON
 from pytriton_lite._config.model_config import select_versions, version_policy_of
 from pytriton_lite._environment import EnvironmentCache
 from pytriton_lite._ipc.caller_memory import CallerMemory
-from pytriton_lite._loading import LoadedVersion
+from pytriton_lite._loading import CONFIG_FILE, InstanceUpdate, LoadedVersion
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import ModelControlMode, Options
 from pytriton_lite._overrides import FILE_PREFIX
@@ -21,6 +21,7 @@ from pytriton_lite._repository.control import RepositoryControl
 from pytriton_lite._repository.files import (
     FileTimes,
     ReadFiles,
+    difference,
     file_times,
     remove_stale_bytecode,
 )
@@ -28,7 +29,7 @@ from pytriton_lite._repository.folders import RepositoryFolders, version_folders
 from pytriton_lite._repository.operations import Operation, Turns
 from pytriton_lite._repository.polled import PolledModel, PollError, poll_again, poll_model
 from pytriton_lite._repository.poller import Poller
-from pytriton_lite._repository.table import ModelEntry, ModelTable, Phase
+from pytriton_lite._repository.table import Ending, ModelEntry, ModelTable, Phase
 from pytriton_lite._repository.watcher import Watcher
 from pytriton_lite.errors import (
     ConfigError,
@@ -274,7 +275,7 @@ class Repository:
 
     def _load(
         self, name: str, parameters: Mapping[str, object], operation: Operation
-    ) -> list[LoadedVersion]:
+    ) -> list[Ending]:
         """Do a load; returns what it has replaced, which has not ended."""
         with self._lock:
             self._check_loads_models(name)
@@ -305,7 +306,7 @@ class Repository:
         operation: Operation,
         read: ReadFiles,
         poll: Callable[..., PolledModel],
-    ) -> list[LoadedVersion]:
+    ) -> list[Ending]:
         """Read a model and load it; returns what was replaced. `read` takes what is read."""
         try:
             polled = poll(folders=self._folders, options=self._options, read=read)
@@ -315,16 +316,17 @@ class Repository:
             _log.error("Poll failed for model '%s': %s", name, error)
             raise PollError(name, error) from error
         try:
-            backend = os.path.join(self._options.backend_directory, polled.message.backend)
-            sources = [polled.folder]
+            backend_files: FileTimes = {}
+            remove_stale_bytecode(polled.folder)
             if polled.message.backend != PYTHON:
-                sources.append(backend)
+                backend = os.path.join(self._options.backend_directory, polled.message.backend)
                 read.add(backend)
+                backend_files = file_times(backend)
+                remove_stale_bytecode(backend)
             for path in self._options.watch_paths:
                 read.add(os.fspath(path))
-            for folder in sources:
-                remove_stale_bytecode(folder)
-            ending = self._load_polled(name, polled, entry, operation)
+            ending = self._load_polled(name, polled, entry, operation, backend_files)
+            entry.files, entry.backend_files = polled.files, backend_files
             self._note_read(name, entry, read)
             entry.last = polled
             return ending
@@ -380,8 +382,12 @@ class Repository:
         try:
             with self._turns.take(operation):
                 last = entry.read
-                if last is None or not last.changes() or self.models.phase is Phase.STOPPING:
+                changes = {} if last is None else last.changes()
+                if last is None or not changes or self.models.phase is Phase.STOPPING:
                     return  # unloaded or loaded meanwhile
+                if not _are_inside(changes, entry.last) or entry.has_failed_reload:
+                    # What changed is not among the files that tell whether instances may stay.
+                    entry.files = None
                 read, before = ReadFiles(), last.again()
                 poll = partial(poll_again, name, entry.last, operation)
                 try:
@@ -432,8 +438,13 @@ class Repository:
             return False  # the folder has gone, which the load will say
 
     def _load_polled(
-        self, name: str, polled: PolledModel, entry: ModelEntry, operation: Operation
-    ) -> list[LoadedVersion]:
+        self,
+        name: str,
+        polled: PolledModel,
+        entry: ModelEntry,
+        operation: Operation,
+        backend_files: FileTimes,
+    ) -> list[Ending]:
         numbers = select_versions(
             version_policy_of(polled.message), version_folders(name, polled.folder)
         )
@@ -445,11 +456,22 @@ class Repository:
             )
             raise ModelLoadError(f"load failed for model '{name}': {none}\n", [none])
         fresh: dict[int, LoadedVersion] = {}
+        updates: dict[int, InstanceUpdate] = {}
         failures: dict[int, TritonError] = {}
+        is_same_backend = backend_files == entry.backend_files
+        kept = _kept_versions(entry, polled, numbers) if is_same_backend else {}
+        # New versions first: instances of those that stay serve as soon as they are loaded.
+        for_each = [n for n in numbers if n not in kept] + list(kept)
         try:
-            for number in numbers:
-                self.models.note_loading(entry, number)
+            for number in for_each:
                 try:
+                    if number in kept:
+                        control = RepositoryControl(self, operation)
+                        updates[number] = kept[number].begin_update(
+                            polled.message, polled.history, control
+                        )
+                        continue
+                    self.models.note_loading(entry, number)
                     fresh[number] = self._make_version(name, polled, number, operation)
                 except TritonError as error:
                     if isinstance(error, ConfigError):
@@ -463,15 +485,16 @@ class Repository:
                     )
                     failures[number].__cause__ = error
             if failures:
-                raise self._failed_load(name, entry, failures)
+                raise self._failed_load(name, entry, failures, kept)
             with self._lock:
                 self._check_loads_models(name)
-                ending = self.models.switch(name, fresh)
-            entry.files = polled.files
+                ending = self.models.switch(name, fresh, updates)
         except BaseException:
             # The user's Ctrl-C included: nobody would ever end these.
             for loaded in fresh.values():
                 loaded.stop()
+            for update in updates.values():
+                update.give_up()
             self.models.note_given_up(entry)
             raise
         _log.info("model '%s' version(s) %s ready", name, ", ".join(map(str, numbers)))
@@ -505,14 +528,19 @@ class Repository:
                 _log.warning("loading '%s' version %d again after: %s", name, number, error)
 
     def _failed_load(
-        self, name: str, entry: ModelEntry, failures: dict[int, TritonError]
+        self,
+        name: str,
+        entry: ModelEntry,
+        failures: dict[int, TritonError],
+        kept: Container[int],
     ) -> ModelLoadError:
         """Note a failed load in the index; returns the error to raise."""
         text = ""
         for number, error in sorted(failures.items()):
             reason = f"{error.code.status}: {error}"
             _log.error("failed to load '%s' version %d: %s", name, number, reason)
-            text += f"version {number} is at UNAVAILABLE state: {reason};"
+            state = "READY" if number in kept else "UNAVAILABLE"  # as on 2.51
+            text += f"version {number} is at {state} state: {reason};"
             self.models.note_failed(entry, number, reason)
         failure = ModelLoadError(f"load failed for model '{name}': {text}\n", [*failures.values()])
         failure.__cause__ = next(iter(failures.values()))
@@ -530,16 +558,16 @@ class Repository:
             else:
                 self._finish_later(identifier, ending)
 
-    def _finish(self, ending: list[LoadedVersion], limit_ns: int | None = None) -> None:
+    def _finish(self, ending: list[Ending], limit_ns: int | None = None) -> None:
         """Wait until withdrawn versions have ended; without a limit, ``exit_timeout``."""
-        deadlines = [loaded.close() for loaded in ending]
+        deadlines = [each.close() for each in ending]
         if limit_ns is not None:
             deadlines = [time.monotonic_ns() + limit_ns] * len(ending)
-        for loaded, deadline_ns in zip(ending, deadlines, strict=True):
-            loaded.finish(deadline_ns)
-            self.models.note_ended(loaded)
+        for each, deadline_ns in zip(ending, deadlines, strict=True):
+            each.finish(deadline_ns)
+            self.models.note_ended(each)
 
-    def _finish_later(self, name: str, ending: list[LoadedVersion]) -> None:
+    def _finish_later(self, name: str, ending: list[Ending]) -> None:
         """`_finish` in the background, for as long as it takes."""
         if ending:
             self._in_background(partial(self._finish, ending, _NO_LIMIT_NS), f"unload-{name}")
@@ -622,3 +650,38 @@ class Repository:
         self._environments.close()
         with self._lock:
             self._caller_memory = None  # arrays in it keep it
+
+
+def _are_inside(paths: Iterable[str], polled: PolledModel | None) -> bool:
+    return polled is not None and all(
+        path.startswith(os.path.join(polled.folder, "")) for path in paths
+    )
+
+
+def _kept_versions(
+    entry: ModelEntry, polled: PolledModel, numbers: Iterable[int]
+) -> dict[int, LoadedVersion]:
+    """Versions that a load leaves as they are but for their instances, as on Triton.
+
+    Nothing has changed that they were made of, and the configuration only in its instance groups
+    and its version policy. Unlike on Triton, the files of a Python-based backend count, too, which
+    is the caller's to look at.
+    """
+    if entry.files is None or polled.files is None:
+        return {}
+    inside = os.path.join(polled.folder, "")
+    changed = {path.removeprefix(inside) for path in difference(entry.files, polled.files)}
+    config_file = (polled.history.file or "").removeprefix(inside)
+    changed -= {CONFIG_FILE, config_file}
+    tops = {path.partition(os.sep)[0] for path in changed}
+    if not all(top.isascii() and top.isdigit() for top in tops):
+        return {}
+    found = {n: entry.versions[n].loaded for n in numbers if n in entry.versions}
+    return {
+        number: loaded
+        for number, loaded in found.items()
+        if loaded is not None
+        and str(number) not in tops
+        and loaded.folder == polled.folder
+        and loaded.differs_in_instances(polled.message)
+    }

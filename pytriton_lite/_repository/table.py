@@ -7,12 +7,13 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
+from typing import TypeAlias
 
 from pytriton_lite._backend import ResolvedBackend
 from pytriton_lite._core.calls import Endpoint
 from pytriton_lite._index import ModelIndexEntry, ModelState
 from pytriton_lite._instance.readiness import why_not_ready
-from pytriton_lite._loading import LoadedVersion
+from pytriton_lite._loading import InstanceUpdate, LeavingInstances, LoadedVersion
 from pytriton_lite._repository.files import FileTimes, ReadFiles
 from pytriton_lite._repository.folders import RepositoryFolders
 from pytriton_lite._repository.polled import PolledModel
@@ -24,6 +25,9 @@ from pytriton_lite.errors import (
 )
 
 DUPLICATE = "model appears in two or more repositories"
+
+
+Ending: TypeAlias = "LoadedVersion | LeavingInstances"
 
 
 class Phase(Enum):
@@ -77,8 +81,9 @@ class ModelEntry:
         See `RepositoryFolders`.
     versions
         By number. Replaced, never changed, so that readers need no lock.
-    files
-        The files as what is in force was made of them; None when a load call gave all files.
+    files, backend_files
+        The files as what is in force was made of them; None when a load call gave all files. Those
+        of its Python-based backend.
     polled
         The files as the last poll, or the load at start, has found them; None when that failed.
     read
@@ -90,6 +95,7 @@ class ModelEntry:
     identifier: str
     versions: dict[int, VersionEntry] = field(default_factory=dict)
     files: FileTimes | None = None
+    backend_files: FileTimes = field(default_factory=dict)
     polled: FileTimes | None = None
     read: ReadFiles | None = None
     last: PolledModel | None = None
@@ -106,6 +112,11 @@ class ModelEntry:
             version.state is ModelState.UNLOADING or version.reason == "unloaded"
             for version in self.versions.values()
         )
+
+    @property
+    def has_failed_reload(self) -> bool:
+        """Whether what serves is not what the files say."""
+        return any(version.failed_reload for version in self.versions.values())
 
 
 class ModelTable:
@@ -139,7 +150,7 @@ class ModelTable:
         self._endpoints: dict[tuple[str, int], Endpoint] = {}
         # What a load has replaced, or an unload ended, until somebody has waited for its last
         # requests and its `finalize`.
-        self._ending: set[LoadedVersion] = set()
+        self._ending: set[Ending] = set()
 
     # -- changes -----------------------------------------------------------------------
 
@@ -193,10 +204,20 @@ class ModelTable:
                 if version.state is ModelState.LOADING:
                     version.state, version.reason = ModelState.UNAVAILABLE, "unloaded"
 
-    def switch(self, name: str, fresh: dict[int, LoadedVersion]) -> list[LoadedVersion]:
-        """Let new versions serve; returns those that served before. Called with the lock."""
+    def switch(
+        self, name: str, fresh: dict[int, LoadedVersion], updates: dict[int, InstanceUpdate]
+    ) -> list[Ending]:
+        """Let new versions serve, and those of the updates go on; returns what has to end.
+
+        Called with the lock.
+        """
         entry = self._entries[name]
-        ending = []
+        ending: list[Ending] = []
+        for number, update in updates.items():
+            leaving = update.commit()
+            if leaving is not None:
+                ending.append(leaving)
+            entry.versions[number].failed_reload = ""
         for number, loaded in fresh.items():
             version = entry.versions[number]
             if version.loaded is not None:
@@ -206,15 +227,17 @@ class ModelTable:
             version.loaded, version.state, version.reason = loaded, ModelState.READY, ""
             version.failed_reload = ""
         self._ending.update(ending)
-        ending += self._withdraw(entry, fresh)
+        ending += self._withdraw(entry, fresh.keys() | updates.keys())
         self._refresh_endpoints(name)
         return ending
 
-    def take_out(self, name: str) -> list[LoadedVersion]:
+    def take_out(self, name: str) -> list[Ending]:
         """Unload a model; returns what it had loaded, which has not ended."""
         with self.lock:
             entry = self._entries[name]
-            ending = [] if self.phase is Phase.STOPPING else self._withdraw(entry)
+            ending: list[Ending] = []
+            if self.phase is not Phase.STOPPING:
+                ending = self._withdraw(entry)
             entry.files = entry.polled = entry.read = entry.last = None
             for version in entry.versions.values():
                 if version.state is ModelState.UNAVAILABLE:
@@ -222,7 +245,7 @@ class ModelTable:
             self._refresh_endpoints(name)
         return ending
 
-    def take_out_all(self) -> list[LoadedVersion]:
+    def take_out_all(self) -> list[Ending]:
         """Unload everything, for good; returns all that has not ended."""
         with self.lock:
             self.phase = Phase.STOPPING
@@ -232,9 +255,9 @@ class ModelTable:
                 self._refresh_endpoints(name)
             return list(self._ending)
 
-    def _withdraw(self, entry: ModelEntry, but: Container[int] = ()) -> list[LoadedVersion]:
+    def _withdraw(self, entry: ModelEntry, but: Container[int] = ()) -> list[Ending]:
         """Take loaded versions from a model, all `but` some; called with the lock."""
-        ending = []
+        ending: list[Ending] = []
         for number, version in entry.versions.items():
             if version.loaded is not None and number not in but:
                 ending.append(version.loaded)
@@ -244,12 +267,12 @@ class ModelTable:
         self._ending.update(ending)
         return ending
 
-    def note_ended(self, loaded: LoadedVersion) -> None:
-        """A version that was taken out has served its last request, and is finalized."""
+    def note_ended(self, ending: Ending) -> None:
+        """What was taken out has served its last request, and is finalized."""
         with self.lock:
-            self._ending.discard(loaded)
-            version = self._entries[loaded.identifier].versions[loaded.version]
-            if version.ending is loaded:
+            self._ending.discard(ending)
+            version = self._entries[ending.identifier].versions[ending.version]
+            if version.ending is ending:
                 version.ending = None
                 if version.state is ModelState.UNLOADING:
                     version.state, version.reason = ModelState.UNAVAILABLE, "unloaded"

@@ -309,3 +309,30 @@ def test_versions_are_explained_apart(repository: RepositoryBuilder, serve: Serv
     ]
     origins = [explained["max_batch_size"].origin for explained in found]
     assert origins == [DEFAULT, ptl.ConfigOrigin.AUTO_COMPLETE]
+
+
+def test_explain_after_a_load_that_changes_instances_alone(
+    repository: RepositoryBuilder, serve: Serve
+) -> None:
+    lines = 'backend: "python"\nmax_batch_size: 2\n'
+    folder = repository.model("m", COMPLETES, config=lines + GPU)
+    server = serve(model_control_mode="explicit", instance_kind="cpu")
+    instance = server.load("m").config(explain=True)
+    assert instance["instance_group[0].kind"].line is None
+    text = f"# more\n{lines}instance_group [ {{ kind: KIND_GPU count: 2 }} ]"
+    (folder / "config.pbtxt").write_text(text)
+    found = server.load("m").config(explain=True)
+    assert str(found["instance_group[0].count"]) == "config.pbtxt:4"
+    assert str(found["instance_group[0].kind"]) == (
+        "option, instance_kind='cpu'; instead of \"KIND_GPU\" (config.pbtxt:4)"
+    )
+    size = found["max_batch_size"]
+    assert size.origin is ptl.ConfigOrigin.AUTO_COMPLETE
+    assert str(size).endswith("; instead of 2 (config.pbtxt:3)")
+    assert found["dynamic_batching.preferred_batch_size"].origin is DEFAULT
+    config = server["m"].config()
+    assert config["instance_group"][0]["kind"] == "KIND_CPU"
+    assert {v.path for v in found.by_origin(ptl.ConfigOrigin.FILE)} == {
+        "backend",
+        "instance_group[0].count",
+    }

@@ -224,6 +224,26 @@ def test_named_paths_reload_all_models(
     assert value(server) == 1
 
 
+def test_other_instance_groups_keep_the_instances(
+    repository: RepositoryBuilder, serve: Serve, tmp_path: Path
+) -> None:
+    groups = "instance_group {{ count: {} kind: KIND_CPU }}"
+    repository.model("m", noting(), config=ECHO_CONFIG + groups.format(1))
+    data = tmp_path / "data.txt"
+    server = serve(watch=True, watch_paths=[data])
+    repository.model("m", config=ECHO_CONFIG + groups.format(2))
+    until(lambda: load_count(repository) == 2)
+    until(lambda: server["m"].config()["instance_group"][0]["count"] == 2)
+    # What has failed to load with other files is made anew.
+    data.write_text("new")
+    repository.model("m", noting(more="raise ValueError"))
+    until(lambda: server["m"].reason)
+    failed = load_count(repository)
+    repository.model("m", noting(), config=ECHO_CONFIG + groups.format(3))
+    until(lambda: server["m"].config()["instance_group"][0]["count"] == 3)
+    assert load_count(repository) >= failed + 3
+
+
 def test_what_is_no_change(
     repository: RepositoryBuilder, serve: Serve, notices: str, canary: Canary
 ) -> None:
