@@ -38,6 +38,7 @@ from pytriton_lite.errors import (
 
 if typing.TYPE_CHECKING:
     from pytriton_lite._backend import BackendRecord, BackendTable
+    from pytriton_lite._config.explain import ConfigExplanation, ConfigOrigin, ConfigValue
     from pytriton_lite._index import ModelIndexEntry, ModelState
     from pytriton_lite._options import CompatibilityWarning, ModelControlMode, Options
     from pytriton_lite._protocol import TritonPythonModel
@@ -60,6 +61,9 @@ __all__ = [
     "CancelledError",
     "CompatibilityWarning",
     "ConfigError",
+    "ConfigExplanation",
+    "ConfigOrigin",
+    "ConfigValue",
     "DataType",
     "ErrorCode",
     "InferenceRequest",
@@ -93,6 +97,9 @@ __all__ = [
 _LAZY = {
     "BackendRecord": "_backend",
     "BackendTable": "_backend",
+    "ConfigExplanation": "_config.explain",
+    "ConfigOrigin": "_config.explain",
+    "ConfigValue": "_config.explain",
     "ModelIndexEntry": "_index",
     "ModelState": "_index",
     "CompatibilityWarning": "_options",

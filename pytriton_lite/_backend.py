@@ -257,11 +257,13 @@ def _refuse_runtime(runtime: str, searched: list[str], model_name: str) -> None:
 
 
 def _nearest_backend(backend: str, backend_directory: str) -> str:
-    try:
-        names = [entry.name for entry in os.scandir(backend_directory) if entry.is_dir()]
-    except OSError:
-        return f"; there is no backend directory '{backend_directory}'"
     import difflib  # for this case alone
 
-    near = difflib.get_close_matches(backend, names, 1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    try:
+        names = [entry.name for entry in os.scandir(backend_directory) if entry.is_dir()]
+        missing = ""
+    except OSError:
+        names, missing = [], f"; there is no backend directory '{backend_directory}'"
+    # The one that is always there.
+    near = difflib.get_close_matches(backend, [*names, "python"], 1)
+    return f"; did you mean '{near[0]}'?" if near else missing

@@ -28,9 +28,12 @@ class ModelIndexEntry:
         None for a model of which no version was ever loaded.
     state, reason
         The reason of a state other than READY.
+    namespace
+        Path of the model's repository, with `model_namespacing`; else empty.
     """
 
     name: str
     version: int | None
     state: ModelState
     reason: str
+    namespace: str = ""

@@ -12,17 +12,24 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pytriton_lite._backend import resolve_backend
 from pytriton_lite._config.autocomplete import merge_completed
+from pytriton_lite._config.explain import ConfigExplanation, ConfigHistory, ConfigStep
 from pytriton_lite._config.json_form import to_json
 from pytriton_lite._config.model_config import InstanceGroupSettings, ModelSettings, settings_of
 from pytriton_lite._config.model_files import check_model_files
-from pytriton_lite._config.normalize import deduce_backend, fill_defaults, resolve_instance_groups
+from pytriton_lite._config.normalize import (
+    deduce_backend,
+    fill_defaults,
+    override_instance_kind,
+    resolve_instance_groups,
+)
 from pytriton_lite._config.pbtxt import parse_pbtxt
+from pytriton_lite._config.template import ConfigText, fill_template
 from pytriton_lite._config.validate import (
     check_agents,
     validate_general,
@@ -107,18 +114,36 @@ def config_path(folder: str, config_name: str = "") -> str:
     return os.path.join(folder, CONFIG_FILE)
 
 
-def parse_config(name: str, folder: str, *, strict: bool, config_name: str = "") -> Any:
-    """Parse a model's configuration file.
+def read_config(
+    name: str,
+    folder: str,
+    *,
+    strict: bool,
+    config_name: str = "",
+    values: Mapping[str, Any] | None = None,
+) -> tuple[Any, ConfigHistory]:
+    """Read a model's configuration file; what it leaves out is not filled in.
+
+    Parameters
+    ----------
+    values
+        Of the option ``substitute``; None when the file is no template.
+
+    Returns
+    -------
+    tuple
+        The message, and its history, which has the text.
 
     Raises
     ------
     ConfigError
-        The file is missing though `strict`, or does not parse.
+        The file is missing though `strict`, does not parse, or wants a value that is not there.
     """
     path = config_path(folder, config_name)
+    text: ConfigText | None = None
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read()
+            source = file.read()
     except FileNotFoundError:
         if strict:
             raise ConfigError(
@@ -126,31 +151,54 @@ def parse_config(name: str, folder: str, *, strict: bool, config_name: str = "")
                 model=name,
                 file=path,
             ) from None
-        text = ""
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"failed to read text proto from {path}: {error}", model=name, file=path
         ) from error
-    return parse_pbtxt(text, file=path, model=name)
+    else:
+        if values is None:
+            text = ConfigText(source, source, path)
+        else:
+            text = fill_template(source, values, file=path, model=name)
+    message = parse_pbtxt("" if text is None else text, model=name)
+    history = ConfigHistory(text)
+    history.note(ConfigStep.WRITTEN, message)
+    return message, history
 
 
-def prepare_config(message: Any, name: str, folder: str, *, strict: bool = False) -> None:
+def prepare_config(
+    message: Any,
+    name: str,
+    folder: str,
+    *,
+    strict: bool = False,
+    history: ConfigHistory | None = None,
+) -> None:
     """Complete a configuration with defaults, in place, and validate it.
 
     Parameters
     ----------
     strict
         Nothing will be completed later on, so inputs and outputs are validated now.
+    history
+        Takes note of what is done. An error is placed in its text.
 
     Raises
     ------
     ConfigError
         It is not valid.
     """
-    check_agents(message, model_name=name)
-    deduce_backend(message, model_name=name, first_version_files=_first_version_files(folder))
-    fill_defaults(message, model_name=name)
-    validate_general(message, model_name=name, with_io=strict)
+    history = ConfigHistory(None) if history is None else history
+    try:
+        check_agents(message, model_name=name)
+        deduce_backend(message, model_name=name, first_version_files=_first_version_files(folder))
+        history.note(ConfigStep.BACKEND, message, "the files of the model")
+        fill_defaults(message, model_name=name)
+        history.note(ConfigStep.DEFAULTS, message)
+        validate_general(message, model_name=name, with_io=strict)
+    except ConfigError as error:
+        history.place(error)
+        raise
 
 
 def _first_version_files(folder: str) -> list[str]:
@@ -188,8 +236,8 @@ class LoadedVersion:
 
     Parameters
     ----------
-    message
-        From `prepare_config`; it is not changed, but completed in a copy.
+    message, history
+        From `prepare_config`; they are not changed, but completed in copies.
     name, folder, version
         The model, its folder and the number of the version folder.
     options, metrics
@@ -202,6 +250,8 @@ class LoadedVersion:
         Gives the memory that callers have inputs in.
     own_folder
         Is `folder` when it belongs to this load; let go when the version has ended.
+    identifier, namespace
+        What the repository knows the model by; by default its name, in no namespace.
 
     Attributes
     ----------
@@ -224,13 +274,18 @@ class LoadedVersion:
         version: int,
         options: Options,
         *,
+        history: ConfigHistory,
         metrics: MetricRegistry,
         control: ModelControl,
         environments: EnvironmentCache,
         caller_memory: Callable[[], CallerMemory],
         own_folder: OverrideFolder | None = None,
+        identifier: str = "",
+        namespace: str = "",
     ) -> None:
         self.name = name
+        self.identifier = identifier or name
+        self._namespace = namespace
         self.version = version
         self.backend = resolve_backend(
             model_name=name,
@@ -253,7 +308,15 @@ class LoadedVersion:
         stubs = stub_settings(options, environment)
         self.folder = folder
         self._prepared = message
-        message = _completed(message, code, options, stubs if mode == "process" else None)
+        self._history = history.fork()
+
+        def with_groups(message: Any, history: ConfigHistory) -> None:
+            _resolve_groups(message, history, options.instance_kind_of(name))
+
+        self._with_groups = with_groups
+        message = _completed(
+            message, self._history, code, options, stubs if mode == "process" else None
+        )
         self._completed = message
         self.settings = settings_of(message)
         _refuse_unsupported(self.settings)
@@ -332,7 +395,9 @@ class LoadedVersion:
             return False
         return bool(_without_instances(self._prepared) == _without_instances(message))
 
-    def begin_update(self, message: Any, control: ModelControl) -> InstanceUpdate:
+    def begin_update(
+        self, message: Any, history: ConfigHistory, control: ModelControl
+    ) -> InstanceUpdate:
         """Load the instances that a configuration wants and that are not there yet.
 
         They take requests at once. What is there and has the same settings but for name and count
@@ -343,13 +408,22 @@ class LoadedVersion:
         TritonError
             An instance failed to load; those that had been loaded are finalized.
         """
-        completed = type(message)()
-        completed.CopyFrom(self._completed)
-        for part in _OF_INSTANCES:
-            completed.ClearField(part)
-        completed.instance_group.MergeFrom(message.instance_group)
-        completed.version_policy.CopyFrom(message.version_policy)
-        resolve_instance_groups(completed)
+        grouped = type(message)()
+        grouped.CopyFrom(message)
+        grouped.runtime = self._completed.runtime
+        history = history.fork()
+        history.note(ConfigStep.BACKEND, grouped, f"the backend is {self.backend.model_file}")
+        self._with_groups(grouped, history)
+
+        def with_new_groups(before: Any) -> Any:
+            """What a later step has made, with what is new in the groups."""
+            made = _without_instances(before)
+            made.instance_group.MergeFrom(grouped.instance_group)
+            made.version_policy.CopyFrom(grouped.version_policy)
+            return made
+
+        history.go_on_as(self._history, with_new_groups)
+        completed = with_new_groups(self._completed)
         settings = settings_of(completed)
         _refuse_unsupported(settings)
         left = list(zip(self._sorts, self.instances, strict=True))
@@ -375,6 +449,7 @@ class LoadedVersion:
             prepared=message,
             completed=completed,
             settings=settings,
+            history=history,
             sorts=sorts,
             instances=[instance for instance in kept if instance is not None],
             fresh=fresh,
@@ -477,13 +552,19 @@ class LoadedVersion:
     @property
     def metric_labels(self) -> dict[str, str]:
         """Labels of its series in Triton's own metrics."""
-        tags = {f"_{key}": value for key, value in self.settings.metric_tags.items()}
-        return {"model": self.name, "version": str(self.version), **tags}
+        labels = {"model": self.name, "version": str(self.version)}
+        if self._namespace:
+            labels["namespace"] = self._namespace
+        return labels | {f"_{key}": value for key, value in self.settings.metric_tags.items()}
 
     def config(self) -> dict[str, Any]:
         """The completed configuration in Triton's JSON form; a new dict per call."""
         config: dict[str, Any] = json.loads(self.settings.json)
         return config
+
+    def explain_config(self) -> ConfigExplanation:
+        """Where each value of `config` came from."""
+        return self._history.explain(f"model '{self.name}' version {self.version}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -492,7 +573,7 @@ class InstanceUpdate:
 
     Attributes
     ----------
-    prepared, completed, settings
+    prepared, completed, settings, history
         Its configuration.
     instances, sorts
         All that it is to have; what must not change of each, if it is to be kept the next time.
@@ -504,6 +585,7 @@ class InstanceUpdate:
     prepared: Any
     completed: Any
     settings: ModelSettings
+    history: ConfigHistory
     sorts: list[bytes]
     instances: list[Instance]
     fresh: list[Instance]
@@ -513,7 +595,7 @@ class InstanceUpdate:
         loaded = self.loaded
         surplus = [i for i in loaded.instances if i not in self.instances]
         loaded._prepared, loaded._completed = self.prepared, self.completed
-        loaded.settings = self.settings
+        loaded.settings, loaded._history = self.settings, self.history
         loaded._sorts, loaded.instances = self.sorts, self.instances
         loaded._note_readiness()
         return LeavingInstances(loaded, surplus) if surplus else None
@@ -530,12 +612,13 @@ class LeavingInstances:
 
     Attributes
     ----------
-    name, version
+    name, identifier, version
         Of the loaded version.
     """
 
     def __init__(self, loaded: LoadedVersion, instances: list[Instance]) -> None:
         self.name, self.version = loaded.name, loaded.version
+        self.identifier = loaded.identifier
         self._exit_timeout = loaded._exit_timeout
         self._instances = instances
 
@@ -608,11 +691,27 @@ def _load(instances: Sequence[Instance]) -> None:
         raise failures[0]
 
 
-def _completed(message: Any, code: ModelCode, options: Options, stubs: StubSettings | None) -> Any:
+def _resolve_groups(message: Any, history: ConfigHistory, kind: str | None) -> None:
+    """Name the instance groups and decide where they are; `kind` is the option's."""
+    if kind is not None:
+        override_instance_kind(message, kind)
+        history.note(ConfigStep.INSTANCE_KIND, message, f"instance_kind={kind!r}")
+    resolve_instance_groups(message)
+    history.note(ConfigStep.INSTANCE_GROUPS, message, "no GPU here")
+
+
+def _completed(
+    message: Any,
+    history: ConfigHistory,
+    code: ModelCode,
+    options: Options,
+    stubs: StubSettings | None,
+) -> Any:
     completed = type(message)()
     completed.CopyFrom(message)
     completed.runtime = code.backend.runtime
-    resolve_instance_groups(completed)
+    history.note(ConfigStep.BACKEND, completed, f"the backend is {code.backend.model_file}")
+    _resolve_groups(completed, history, options.instance_kind_of(code.model_name))
     validate_parameters(completed)
     if not options.strict_model_config:
         returned = None
@@ -624,7 +723,9 @@ def _completed(message: Any, code: ModelCode, options: Options, stubs: StubSetti
             returned = auto_complete(code, to_json(completed))
         if returned is not None:
             completed = merge_completed(completed, returned)
+            history.note(ConfigStep.COMPLETED, completed, str(code.backend.model_file))
             fill_defaults(completed, model_name=code.model_name)
+            history.note(ConfigStep.DEFAULTS, completed)
             validate_general(completed, model_name=code.model_name)
     validate_io(completed)
     check_model_files(completed, code.model_folder)

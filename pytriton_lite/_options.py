@@ -10,12 +10,17 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
+from pytriton_lite._config.template import check_values, values_of
 from pytriton_lite._python_settings import stub_timeout_s
 from pytriton_lite.errors import InvalidArgumentError
 
 ExecutionMode: TypeAlias = Literal["auto", "inline", "thread", "process"]
 StrPath: TypeAlias = "str | os.PathLike[str]"
 
+InstanceKindName: TypeAlias = Literal["cpu", "auto"]
+SubstituteValue: TypeAlias = "bool | int | float | str | os.PathLike[str] | Sequence[Any] | None"
+
+_KINDS = ("cpu", "auto")
 _MODES = ("auto", "inline", "thread", "process")
 
 
@@ -52,7 +57,6 @@ _WITHOUT_MEANING = {
     "repo_agent_directory": "/opt/tritonserver/repoagents",
     "gpu_metrics": False,
     "cpu_metrics": False,
-    "model_namespacing": False,
     "log_callback": None,
 }
 
@@ -87,10 +91,31 @@ class Options:
         models that have one. Default none.
     server_id
         Name of the server in its metadata.
+    instance_kind
+        What becomes of instance groups of KIND_GPU, so that a repository written for GPUs loads
+        on a machine without one: ``"cpu"`` makes them, and those of KIND_AUTO, KIND_CPU;
+        ``"auto"`` does so where one of their GPUs is missing, which is everywhere as long as
+        servers look for none. Their ``gpus`` are dropped then; names and counts stay, so that a
+        group has as many instances as on one GPU. KIND_CPU and KIND_MODEL stay as they are. The
+        model sees the kind in force, in its ``model_config`` as in ``model_instance_kind``. Also
+        a mapping of model names to these values, in which ``"*"`` stands for all others. Default
+        None: as configured.
+    substitute
+        Values for ``${name}`` in ``config.pbtxt`` files that are templates. A bool, int, float,
+        str or path is written as it would be by hand, a list as one of the text format, or with
+        commas inside of a string; with None ``${name}`` stays as it is. A value that is a mapping
+        itself holds those of the model of that name, or with ``"*"`` those of all models; the
+        model's own win. A name without a value is a `ConfigError`. Configurations of load calls
+        are no templates. Default None: files are read as they are.
     model_control_mode, startup_models
         ``EXPLICIT`` loads `startup_models` only (``["*"]``: all) and allows `Server.load`, and
         models to use `pb_utils.load_model`. ``POLL`` loads all and looks for new, changed and
         removed models; what Python compiles (``__pycache__``) is no change.
+    model_namespacing
+        Whether each model repository is a namespace, so that several may have a model of the same
+        name. Such a model is reached by its identifier, ``<path of the repository>::<name>``, as
+        its name alone is ambiguous; `Server.load` and `Server.unload` of the name mean all of
+        them. Without it none of them is loaded. Default False.
     watch
         Hot reload, for development: load a model again when its files, those of its Python-based
         backend or `watch_paths` change. The old version serves meanwhile, and goes on if the new
@@ -140,8 +165,11 @@ class Options:
     strict_model_config: bool = False
     model_config_name: str = ""
     server_id: str = "triton"
+    instance_kind: InstanceKindName | Mapping[str, InstanceKindName] | None = None
+    substitute: Mapping[str, SubstituteValue | Mapping[str, SubstituteValue]] | None = None
     model_control_mode: ModelControlMode | str = ModelControlMode.NONE
     startup_models: Sequence[str] = ()
+    model_namespacing: bool = False
     watch: bool = False
     watch_paths: Sequence[StrPath] = ()
     repository_poll_secs: float = 15
@@ -181,6 +209,15 @@ class Options:
         for execution in modes:
             if execution not in _MODES:
                 raise InvalidArgumentError(f"execution {execution!r} is none of {_MODES}")
+        kind = self.instance_kind
+        for name in kind.values() if isinstance(kind, Mapping) else [kind]:
+            if name is not None and name not in _KINDS:
+                raise InvalidArgumentError(
+                    f"instance_kind {name!r} is none of {_KINDS}; other kinds are written into "
+                    "config.pbtxt"
+                )
+        if self.substitute is not None:
+            check_values(self.substitute)
         if not isinstance(self.stream_backlog, int) or self.stream_backlog < 0:
             raise InvalidArgumentError(
                 f"stream_backlog must be a non-negative int, got {self.stream_backlog!r}"
@@ -202,6 +239,16 @@ class Options:
     def stub_timeout_s(self) -> float:
         """Seconds that a stub has to start."""
         return stub_timeout_s(self.backend_configuration.get("python", {}))
+
+    def instance_kind_of(self, model_name: str) -> InstanceKindName | None:
+        """What `instance_kind` says of a model."""
+        if isinstance(self.instance_kind, Mapping):
+            return self.instance_kind.get(model_name) or self.instance_kind.get("*")
+        return self.instance_kind
+
+    def substitute_of(self, model_name: str) -> dict[str, Any] | None:
+        """Values for the template of a model; None when files are no templates."""
+        return None if self.substitute is None else values_of(self.substitute, model_name)
 
     def execution_of(self, model_name: str, *, has_environment: bool = False) -> ExecutionMode:
         """Where a model runs, ``auto`` resolved.

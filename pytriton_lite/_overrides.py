@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pytriton_lite.errors import InternalError, InvalidArgumentError
 
-_FILE_PREFIX = "file:"
+FILE_PREFIX = "file:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def read_parameters(model_name: str, parameters: Mapping[str, object]) -> Overri
     files: dict[str, bytes] = {}
     for key, value in parameters.items():
         if isinstance(value, bytes | bytearray | memoryview):
-            if key.startswith(_FILE_PREFIX):
+            if key.startswith(FILE_PREFIX):
                 files[key] = bytes(value)
                 continue
             if config is not None:
@@ -110,7 +110,7 @@ class OverrideFolder:
             raise
 
     def _inside(self, key: str, model_name: str) -> str:
-        path = key.removeprefix(_FILE_PREFIX)
+        path = key.removeprefix(FILE_PREFIX)
         # A path that begins with a slash is below the folder, too (observed on 2.51).
         normal = os.path.normpath(f"{self.path}/{path}")
         if not f"{normal}/".startswith(f"{self.path}/"):

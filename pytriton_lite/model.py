@@ -7,7 +7,7 @@ import numbers
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import concurrent.futures
 
     from pytriton_lite._async import AsyncResponseStream
+    from pytriton_lite._config.explain import ConfigExplanation
     from pytriton_lite._core.calls import ResponseStream, ServedVersion
     from pytriton_lite._future import RequestFuture
     from pytriton_lite._repository import ModelTable
@@ -493,9 +494,24 @@ class Model(ModelCalls):
             raise error
         return error is None
 
-    def config(self) -> dict[str, Any]:
-        """Completed configuration, as Triton's ``/v2/models/<name>/config`` gives it."""
-        return self._models.get(self._name, self._version).config()
+    @overload
+    def config(self, *, explain: Literal[False] = False) -> dict[str, Any]: ...
+
+    @overload
+    def config(self, *, explain: Literal[True]) -> ConfigExplanation: ...
+
+    def config(self, *, explain: bool = False) -> dict[str, Any] | ConfigExplanation:
+        """Completed configuration, as Triton's ``/v2/models/<name>/config`` gives it.
+
+        Parameters
+        ----------
+        explain
+            Instead of the values alone, tell where each of them came from: file and line,
+            default, `auto_complete_config`, load call, option. ``print`` it, or look up
+            ``explanation["input[0].dims"]``.
+        """
+        loaded = self._models.get(self._name, self._version)
+        return loaded.explain_config() if explain else loaded.config()
 
     def metadata(self) -> dict[str, Any]:
         """Name, ready versions, platform, inputs and outputs, as in the KServe v2 protocol."""
@@ -513,7 +529,7 @@ class Model(ModelCalls):
             for tensors in (settings.inputs, settings.outputs)
         )
         return {
-            "name": self._name,
+            "name": settings.name,
             "versions": [str(n) for n in self._models.ready_versions(self._name)],
             "platform": settings.platform or settings.backend,
             "inputs": inputs,

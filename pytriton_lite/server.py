@@ -193,7 +193,7 @@ class Server:
         Parameters
         ----------
         model_name
-            Name of its folder.
+            Name of its folder; or its identifier, with `model_namespacing` (see `Options`).
         model_version
             -1: always the greatest ready version.
 
@@ -203,8 +203,7 @@ class Server:
             No repository has such a model.
         """
         repository = self._loaded
-        is_known = model_name in repository.names()
-        if not is_known and not repository.models.ready_versions(model_name):
+        if not repository.has(model_name) and not repository.models.ready_versions(model_name):
             error = NotFoundError(
                 f"Request for unknown model: '{model_name}' is not found", model=model_name
             )

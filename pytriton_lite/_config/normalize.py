@@ -9,7 +9,8 @@ Triton's order of work for one model, which the loader follows:
 4. ``validate.validate_general``, which ends with the check of the name; in strict
    mode with step 8 before that
 5. per version: the backend's library, or ``model.py``, is looked up
-6. `resolve_instance_groups`, which also checks the groups
+6. `resolve_instance_groups`, which also checks the groups; before it `override_instance_kind`,
+   which Triton does not have
 7. the model's ``auto_complete_config``; then ``autocomplete.merge_completed``,
    and steps 3 and 4 again
 8. ``validate.validate_io``
@@ -144,6 +145,31 @@ def _fill_preferred_batch_size(batching: ConfigMessage, max_batch_size: int) -> 
         batching.preferred_batch_size.append(max_batch_size)
 
 
+def override_instance_kind(message: ConfigMessage, kind: str, *, gpu_count: int = 0) -> None:
+    """Do what the option ``instance_kind`` says, before `resolve_instance_groups`.
+
+    Parameters
+    ----------
+    message
+        Configuration to change. KIND_CPU and KIND_MODEL stay: neither asks for a GPU.
+    kind
+        ``"cpu"``: no group takes a GPU. ``"auto"``: none takes one that is not there.
+    gpu_count
+        GPUs that models may use, numbered from 0.
+    """
+    if is_ensemble(message):
+        return
+    if not message.instance_group and kind == "cpu" and gpu_count > 0:
+        message.instance_group.add(name=message.name)
+    for group in message.instance_group:
+        if group.kind not in (group.KIND_GPU, group.KIND_AUTO):
+            continue
+        has_gpus = gpu_count > 0 and all(0 <= gpu < gpu_count for gpu in group.gpus)
+        if kind == "cpu" or not has_gpus:
+            group.kind = group.KIND_CPU
+            group.ClearField("gpus")
+
+
 def resolve_instance_groups(message: ConfigMessage, *, gpu_count: int = 0) -> None:
     """Name the instance groups, decide kind, count and GPUs, and check them.
 
@@ -196,25 +222,34 @@ def _check_instance_group(
                     f"{prefix} has kind KIND_GPU but no GPUs are available",
                     model=message.name,
                     field=f"{at}.kind",
-                    hint="write kind: KIND_CPU, or KIND_AUTO to take a GPU only where there is one",
+                    hint="give Server(instance_kind='cpu') to run it on the CPU here, or write "
+                    "kind: KIND_AUTO to take a GPU only where there is one",
                 )
             )
         for gpu in group.gpus:
             if not 0 <= gpu < gpu_count:
                 supported = " ".join(str(index) for index in range(gpu_count))
-                raise ConfigError(
-                    f"{prefix} specifies invalid or unsupported gpu id {gpu}. GPUs with at least "
-                    "the minimum required CUDA compute compatibility of 6.000000 are: "
-                    f"{supported}",
-                    model=message.name,
-                    field=f"{at}.gpus",
+                raise with_note(
+                    ConfigError(
+                        f"{prefix} specifies invalid or unsupported gpu id {gpu}. GPUs with at "
+                        "least the minimum required CUDA compute compatibility of 6.000000 are: "
+                        f"{supported}",
+                        model=message.name,
+                        field=f"{at}.gpus",
+                        hint="give Server(instance_kind='auto') to run it on the CPU where one of "
+                        "its GPUs is missing",
+                    )
                 )
     elif group.gpus:
         kind = "KIND_MODEL" if group.kind == group.KIND_MODEL else "KIND_CPU"
-        raise ConfigError(
-            f"{prefix} has kind {kind} but specifies one or more GPUs",
-            model=message.name,
-            field=f"{at}.gpus",
+        raise with_note(
+            ConfigError(
+                f"{prefix} has kind {kind} but specifies one or more GPUs",
+                model=message.name,
+                field=f"{at}.gpus",
+                hint="only a group of KIND_GPU may list GPUs; if the file says KIND_AUTO, give "
+                "Server(instance_kind='auto') to have them dropped where one is missing",
+            )
         )
     if group.profile and message.platform != "tensorrt_plan":
         raise ConfigError(

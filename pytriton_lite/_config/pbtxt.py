@@ -13,6 +13,7 @@ Triton's parser often shows the word after it.
 from __future__ import annotations
 
 import functools
+import json
 import re
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -21,6 +22,7 @@ from pytriton_lite._typing import override
 from ..errors import ConfigError
 from .schema import ConfigMessage, Field, integer_type, is_repeated, model_config_class
 from .suggest import did_you_mean, with_note
+from .template import ConfigText, template_hint
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
@@ -60,6 +62,24 @@ _ONE_LETTER_ESCAPES = {
     b"'": b"'",
     b'"': b'"',
 }
+
+# What stands where a field should, by its kind or its text.
+_NO_FIELD_HINTS = {
+    "end": "a '}' or ']' is missing",
+    "integer": "a list is written in brackets, as in [ 1, 2 ]",
+    "float": "a list is written in brackets, as in [ 1, 2 ]",
+    "-": "a list is written in brackets, as in [ -1, 2 ]",
+    "string": "the name of a field is written without quotes",
+    "{": "the name of a field belongs before the brace; this is no JSON",
+    "/": "a comment begins with '#'",
+    "}": "there is a '}' more than there should be",
+    "]": "there is a ']' more than there should be",
+}
+
+_EQUALS_HINT = "a field and its value are not joined by '=' but by ':'"
+
+# Fields with sizes of tensors.
+_SIZES = ("dims", "shape")
 
 _TRUE_WORDS = ("true", "True", "t")
 _FALSE_WORDS = ("false", "False", "f")
@@ -217,7 +237,7 @@ class _Parser:
         if self._token.kind != "name":
             if self._try_symbol("["):
                 self._extension(message.DESCRIPTOR)
-            hint = "a '}' or ']' is missing" if self._token.kind == "end" else None
+            hint = _NO_FIELD_HINTS.get(self._token.kind) or _NO_FIELD_HINTS.get(self._token.text)
             self._fail(f"Expected identifier, got: {self._token.text}", hint=hint)
         word = self._take()
         known = _known_fields(message.DESCRIPTOR).get(word.text)
@@ -231,7 +251,7 @@ class _Parser:
         if not known.is_repeated:
             self._check_singular(message, known.field, word)
         if self._try_symbol(":") is None and not known.is_message:
-            self._symbol(":")
+            self._symbol(":", hint=_EQUALS_HINT if self._token.text == "=" else None)
         if known.is_repeated and self._try_symbol("["):
             if self._try_symbol("]") is None:
                 self._value(message, known)
@@ -260,9 +280,11 @@ class _Parser:
         if field.containing_oneof is not None:
             chosen = message.WhichOneof(field.containing_oneof.name)
             if chosen is not None:
+                members = [f"'{member.name}'" for member in field.containing_oneof.fields]
                 self._fail(
                     f'Field "{field.name}" is specified along with field "{chosen}", another '
                     f'member of oneof "{field.containing_oneof.name}".',
+                    hint=f"at most one of {', '.join(members)} may be there",
                     at=word,
                 )
 
@@ -278,23 +300,32 @@ class _Parser:
             return
         target = getattr(message, field.name)
         if known.is_map:
-            entry = target.GetEntryClass()()
-            self._body(entry)
-            # As in protobuf, the last of two entries with one key wins.
-            if field.message_type.fields_by_name["value"].message_type is None:
-                target[entry.key] = entry.value
-            else:
-                target[entry.key].CopyFrom(entry.value)
+            self._map_entry(target, field)
         elif known.is_repeated:
             self._body(target.add())
         else:
             target.SetInParent()
             self._body(target)
 
+    def _map_entry(self, target: ConfigMessage, field: Field) -> object:
+        """Parse an entry and set it; returns the key."""
+        entry = target.GetEntryClass()()
+        self._body(entry)
+        # As in protobuf, the last of two entries with one key wins.
+        if field.message_type.fields_by_name["value"].message_type is None:
+            target[entry.key] = entry.value
+        else:
+            target[entry.key].CopyFrom(entry.value)
+        key: object = entry.key
+        return key
+
     def _body(self, message: Message) -> None:
         opening = self._try_symbol("{", "<")
         if opening is None:
-            self._symbol("{", hint="a message is written in braces")
+            fields = message.DESCRIPTOR.fields
+            form = f", as in {{ {fields[0].name}: ... }}" if len(fields) == 1 else ""
+            hint = f"a message is written in braces{form}"
+            self._symbol("{", hint=_EQUALS_HINT if self._token.text == "=" else hint)
         while self._token.text not in ("}", ">"):
             self._field(message)
         self._symbol(">" if opening == "<" else "}")
@@ -314,6 +345,11 @@ class _Parser:
 
     def _integer(self, field: Field) -> int:
         _, low, high = integer_type(field)
+        if field.name in _SIZES and self._token.text.lower() in ("none", "null", "any", "?"):
+            self._fail(
+                f"Expected integer, got: {self._token.text}",
+                hint="a dimension of any size is written -1",
+            )
         return self._integer_in(low, high)
 
     def _integer_in(self, low: int, high: int) -> int:
@@ -388,59 +424,89 @@ class _Parser:
             self._fail("String is not valid UTF-8.", at=first)
 
 
+def entry_path(path: str, key: object) -> str:
+    """Name of the entry of a map, as in ``parameters["KEY"]``."""
+    return f"{path}[{json.dumps(str(key), ensure_ascii=False)}]"
+
+
+class Span(NamedTuple):
+    """Offsets at which a value begins, and at which what follows it does."""
+
+    start: int
+    end: int
+
+
 class _Locator(_Parser):
-    """Notes where the value of each field begins.
+    """Notes where the value of each field is.
 
     Attributes
     ----------
-    offsets
-        By field, such as ``input[0].dims``; of a list without an index, too.
+    spans
+        By field, such as ``input[0].dims`` or ``parameters["KEY"].string_value``; of a list
+        without an index, too, from its first element to its last.
     """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.offsets: dict[str, int] = {}
+        self.spans: dict[str, Span] = {}
         self._prefix = ""
 
     @override
     def _value(self, message: ConfigMessage, known: _Known) -> None:
-        path = self._prefix + known.field.name
-        self.offsets.setdefault(path, self._token.offset)
+        path, start = self._prefix + known.field.name, self._token.offset
+        # Noted before what is in it, so that an outer field comes first.
+        first = self.spans.setdefault(path, Span(start, start)).start
+        element = path
         if known.is_repeated and not known.is_map:
-            path = f"{path}[{len(getattr(message, known.field.name))}]"
-            self.offsets[path] = self._token.offset
-        before, self._prefix = self._prefix, f"{path}."
+            element = f"{path}[{len(getattr(message, known.field.name))}]"
+            self.spans[element] = Span(start, start)
+        before, self._prefix = self._prefix, f"{element}."
         super()._value(message, known)
         self._prefix = before
+        end = self._token.offset
+        self.spans[path] = Span(first, end)
+        if element != path:
+            self.spans[element] = Span(start, end)
+
+    @override
+    def _map_entry(self, target: ConfigMessage, field: Field) -> object:
+        path = self._prefix.removesuffix(".")
+        (outer, self.spans), (before, self._prefix) = (self.spans, {}), (self._prefix, "")
+        key = super()._map_entry(target, field)
+        (entry, self.spans), self._prefix = (self.spans, outer), before
+        for name, span in entry.items():
+            head, _, rest = name.partition(".")
+            if head == "value":
+                self.spans[entry_path(path, key) + (rest and f".{rest}")] = span
+        return key
 
 
-def place_error(error: ConfigError, file: str) -> None:
+def locate(text: str) -> dict[str, Span]:
+    """Where the value of each field of a configuration that parses is written.
+
+    Fields are named as by `ConfigError.field`, entries of maps by ``map["key"]``.
+    """
+    locator = _Locator(text)
+    locator.parse(model_config_class()())
+    return locator.spans
+
+
+def place_error(error: ConfigError, text: ConfigText) -> None:
     """Note in an error about the configuration of a file where that is.
 
     The field's own place, or that of the nearest one around it. Nothing changes when the error
     has a file already, and only the file is noted when nothing in it is the field.
     """
-    if error.file is not None:
+    if error.file is not None or text.file is None:
         return
-    try:
-        with open(file, encoding="utf-8") as source:
-            text = source.read()
-        locator = _Locator(text)
-        locator.parse(model_config_class()())
-    except (OSError, ValueError, _ParseError):
-        return  # there is none, or it has changed since
-    error.file = file
+    error.file = text.file
+    spans = locate(text.text)
     field = error.field
     while field:
-        if field in locator.offsets:
-            error.line, error.column = _line_and_column(text, locator.offsets[field])
+        if field in spans:
+            error.line, error.column = text.place(spans[field].start)
             return
         field = field.rpartition(".")[0]
-
-
-def _line_and_column(text: str, offset: int) -> tuple[int, int]:
-    line_start = text.rfind("\n", 0, offset) + 1
-    return text.count("\n", 0, offset) + 1, offset - line_start + 1
 
 
 def _field_hint(word: str, descriptor: Descriptor) -> str | None:
@@ -455,7 +521,9 @@ def _field_hint(word: str, descriptor: Descriptor) -> str | None:
     return f"'{word}' is a field of {', '.join(owners)}; check the braces" if owners else None
 
 
-def parse_pbtxt(text: str, *, file: str | None = None, model: str | None = None) -> ConfigMessage:
+def parse_pbtxt(
+    text: str | ConfigText, *, file: str | None = None, model: str | None = None
+) -> ConfigMessage:
     """Parse the text of a ``config.pbtxt``.
 
     Parameters
@@ -463,7 +531,7 @@ def parse_pbtxt(text: str, *, file: str | None = None, model: str | None = None)
     text
         The text. An empty one is legal and gives an all-default message.
     file
-        Path that errors name.
+        Path that errors name; that of a `ConfigText` is its own.
     model
         Model that errors name.
 
@@ -478,20 +546,25 @@ def parse_pbtxt(text: str, *, file: str | None = None, model: str | None = None)
         The text does not parse. The message is Triton's, with the parser's own
         reason behind it; ``line`` and ``column`` are set, ``hint`` often is.
     """
+    if isinstance(text, str):
+        text = ConfigText(text, text, file)
     message = model_config_class()()
     try:
-        _Parser(text).parse(message)
+        _Parser(text.text).parse(message)
     except _ParseError as error:
-        line, column = _line_and_column(text, error.offset)
-        where = "" if file is None else f" from {file}"
+        line, column = text.place(error.offset)
+        where = "" if text.file is None else f" from {text.file}"
+        hint = error.hint
+        if text.text.startswith("${", error.offset):
+            hint = template_hint(text.source)
         raise with_note(
             ConfigError(
                 f"failed to read text proto{where}: {line}:{column}: {error.reason}",
                 model=model,
-                file=file,
+                file=text.file,
                 line=line,
                 column=column,
-                hint=error.hint,
+                hint=hint,
             )
         ) from None
     return message

@@ -108,11 +108,14 @@ def validate_general(message: ConfigMessage, *, model_name: str, with_io: bool =
     if with_io:
         validate_io(message)
     if message.name != model_name:
-        raise ConfigError(
-            f"unexpected directory name '{model_name}' for model '{message.name}', directory name "
-            "must equal model name",
-            model=model_name,
-            field="name",
+        raise with_note(
+            ConfigError(
+                f"unexpected directory name '{model_name}' for model '{message.name}', directory "
+                "name must equal model name",
+                model=model_name,
+                field="name",
+                hint="without `name` a model has that of its folder",
+            )
         )
 
 
@@ -155,6 +158,7 @@ def _check_preferred_sizes(
                 message,
                 f"{subject} {what} must be <= max batch size for {message.name}",
                 at=at_size,
+                hint=f"max_batch_size is {message.max_batch_size}",
             )
 
 

@@ -23,9 +23,20 @@ class RepositoryFolders:
     ----------
     paths
         Absolute paths of those that are there from the start.
+    has_namespaces
+        Each repository is a namespace: models of one name in several of them are apart.
+
+    Notes
+    -----
+    An identifier is what the rest of the package knows a model by. Without namespaces it is the
+    name; with them it is ``<path of the repository>::<name>``, as Triton prints it, and the plain
+    name for a model of no repository.
     """
 
-    def __init__(self, paths: Iterable[str]) -> None:
+    def __init__(self, paths: Iterable[str], *, has_namespaces: bool = False) -> None:
+        self.has_namespaces = has_namespaces
+        # Namespace and name of each identifier that was ever made; none is ever taken out.
+        self._made: dict[str, tuple[str, str]] = {}
         # Path -> names of its models that differ from those of their folders, by folder. Replaced,
         # never changed, so that readers need no lock.
         self._mappings: dict[str, dict[str, str]] = {path: {} for path in paths}
@@ -33,9 +44,34 @@ class RepositoryFolders:
 
     def names(self) -> list[str]:
         """Names of all model folders, sorted. A name in two repositories is listed once."""
-        return sorted(self.by_name())
+        return sorted({self.name_of(identifier) for identifier in self.by_identifier()})
 
-    def by_name(self) -> dict[str, list[str]]:
+    def name_of(self, identifier: str) -> str:
+        """Name of the model with this identifier."""
+        return self._made[identifier][1] if identifier in self._made else identifier
+
+    def namespace_of(self, identifier: str) -> str:
+        """Path of its repository; empty without namespaces, and for a model of no repository."""
+        return self._made[identifier][0] if identifier in self._made else ""
+
+    def _identify(self, repository: str, name: str) -> str:
+        if not self.has_namespaces:
+            return name
+        identifier = f"{repository}::{name}"
+        self._made.setdefault(identifier, (repository, name))
+        return identifier
+
+    def identifiers(self, name: str) -> list[str]:
+        """Which models a load of this name means: one, but with namespaces that of each.
+
+        An identifier is taken for a name, too. What no repository has stands for itself.
+        """
+        if not self.has_namespaces or name in self._made:
+            return [name]
+        found = [key for key in self.by_identifier() if self.name_of(key) == name]
+        return found or [name]
+
+    def by_identifier(self) -> dict[str, list[str]]:
         """Folders of each model; where there are several, none is used."""
         found: dict[str, list[str]] = {}
         for repository, mapping in self._mappings.items():
@@ -46,10 +82,11 @@ class RepositoryFolders:
                     f"model repository '{repository}' cannot be read: {error.strerror}"
                 ) from error
             for entry in entries:
-                found.setdefault(mapping.get(entry.name, entry.name), []).append(entry.path)
+                key = self._identify(repository, mapping.get(entry.name, entry.name))
+                found.setdefault(key, []).append(entry.path)
         return found
 
-    def find(self, name: str) -> str:
+    def find(self, identifier: str) -> str:
         """The folder of a model.
 
         Raises
@@ -59,12 +96,13 @@ class RepositoryFolders:
         NotFoundError
             There is no such folder.
         """
+        name, namespace = self.name_of(identifier), self.namespace_of(identifier)
         check_name(name)
         folders = [
             os.path.join(repository, folder)
             for repository, mapping in self._mappings.items()
             for folder in (name, *mapping)
-            if mapping.get(folder, folder) == name
+            if mapping.get(folder, folder) == name and namespace in ("", repository)
         ]
         found = [folder for folder in folders if os.path.isdir(folder)]
         if len(found) > 1:

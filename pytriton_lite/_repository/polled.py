@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from google.protobuf import text_format
 
+from pytriton_lite._config.explain import ConfigHistory, ConfigStep
 from pytriton_lite._config.json_form import from_json
-from pytriton_lite._config.pbtxt import place_error
-from pytriton_lite._loading import config_path, parse_config, prepare_config
+from pytriton_lite._loading import prepare_config, read_config
 from pytriton_lite._options import Options
 from pytriton_lite._overrides import OverrideFolder, read_parameters
 from pytriton_lite._repository.files import FileTimes, ReadFiles, file_times
 from pytriton_lite._repository.folders import RepositoryFolders, check_name
-from pytriton_lite.errors import ConfigError, TritonError
+from pytriton_lite.errors import TritonError
 
 
 class PolledModel(NamedTuple):
@@ -23,22 +23,22 @@ class PolledModel(NamedTuple):
 
     Attributes
     ----------
+    history
+        Of the configuration; also places errors in its file.
     own_folder
         Is `folder` when the load call gave the files.
     given_config
         JSON text of the configuration, when the load call gave it.
     files
         Those in the repository, as they were before they were read.
-    config_file
-        Where the configuration was written, for errors.
     """
 
     message: Any
+    history: ConfigHistory
     folder: str
     own_folder: OverrideFolder | None = None
     given_config: str | None = None
     files: FileTimes | None = None
-    config_file: str | None = None
 
 
 class PollError(Exception):
@@ -50,7 +50,7 @@ class PollError(Exception):
 
 
 def poll_model(
-    name: str,
+    identifier: str,
     parameters: Mapping[str, object],
     user: object,
     *,
@@ -74,6 +74,7 @@ def poll_model(
     TritonError
         There is no such model, or its configuration is not valid.
     """
+    name = folders.name_of(identifier)
     given = read_parameters(name, parameters)
     strict = options.strict_model_config
     if given.files:
@@ -81,29 +82,29 @@ def poll_model(
         message = from_json(given.config or "", model=name)
         own = OverrideFolder(name, given.files, text_format.MessageToString(message))
         return _poll_own_folder(name, own, given.config or "", user, strict=strict)
-    folder = folders.find(name)
+    folder = folders.find(identifier)
     files = file_times(folder)  # before they are read
     if read is not None:
         read.add(folder)
     if given.config is not None:
-        message = from_json(given.config, model=name)
-        prepare_config(message, name, folder, strict=strict)
-        return PolledModel(message, folder, None, given.config, files)
-    config_name = options.model_config_name
-    message = parse_config(name, folder, strict=strict, config_name=config_name)
-    if os.path.basename(folder) != name:
-        message.name = name  # a mapping names it, whatever its configuration says
-    file = config_path(folder, config_name)
-    try:
-        prepare_config(message, name, folder, strict=strict)
-    except ConfigError as error:
-        place_error(error, file)
-        raise
-    return PolledModel(message, folder, files=files, config_file=file)
+        message, history = _read_override(name, given.config)
+    else:
+        message, history = read_config(
+            name,
+            folder,
+            strict=strict,
+            config_name=options.model_config_name,
+            values=options.substitute_of(name),
+        )
+        if os.path.basename(folder) != name:
+            message.name = name  # a mapping names it, whatever its configuration says
+            history.note(ConfigStep.NAMED, message, "name_mapping of the repository")
+    prepare_config(message, name, folder, strict=strict, history=history)
+    return PolledModel(message, history, folder, None, given.config, files)
 
 
 def poll_again(
-    name: str,
+    identifier: str,
     last: PolledModel | None,
     user: object,
     *,
@@ -123,19 +124,28 @@ def poll_again(
     config = None if last is None else last.given_config
     if last is not None and last.own_folder is not None:
         strict = options.strict_model_config
+        name = folders.name_of(identifier)
         return _poll_own_folder(name, last.own_folder, config or "", user, strict=strict)
     parameters = {} if config is None else {"config": config}
-    return poll_model(name, parameters, user, folders=folders, options=options, read=read)
+    return poll_model(identifier, parameters, user, folders=folders, options=options, read=read)
 
 
 def _poll_own_folder(
     name: str, own: OverrideFolder, config: str, user: object, *, strict: bool
 ) -> PolledModel:
-    message = from_json(config, model=name)
+    message, history = _read_override(name, config)
     own.add_user(user)
     try:
-        prepare_config(message, name, own.path, strict=strict)
+        prepare_config(message, name, own.path, strict=strict, history=history)
     except BaseException:
         own.remove_user(user)
         raise
-    return PolledModel(message, own.path, own, config)
+    return PolledModel(message, history, own.path, own, config)
+
+
+def _read_override(name: str, config: str) -> tuple[Any, ConfigHistory]:
+    """The configuration that a load call gives."""
+    message = from_json(config, model=name)
+    history = ConfigHistory(None, load_call=config)
+    history.note(ConfigStep.WRITTEN, message)
+    return message, history

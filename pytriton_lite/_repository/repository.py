@@ -11,12 +11,12 @@ from functools import partial
 
 from pytriton_lite._backend import PYTHON
 from pytriton_lite._config.model_config import select_versions, version_policy_of
-from pytriton_lite._config.pbtxt import place_error
 from pytriton_lite._environment import EnvironmentCache
 from pytriton_lite._ipc.caller_memory import CallerMemory
 from pytriton_lite._loading import CONFIG_FILE, InstanceUpdate, LoadedVersion
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import ModelControlMode, Options
+from pytriton_lite._overrides import FILE_PREFIX
 from pytriton_lite._repository.control import RepositoryControl
 from pytriton_lite._repository.files import (
     FileTimes,
@@ -65,7 +65,9 @@ class Repository:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._folders = RepositoryFolders(options.repositories)
+        self._folders = RepositoryFolders(
+            options.repositories, has_namespaces=options.model_namespacing
+        )
         self.metrics = MetricRegistry(is_enabled=options.metrics)
         self._environments = EnvironmentCache()
         self.models = ModelTable(self._folders, strict_readiness=options.strict_readiness)
@@ -91,6 +93,10 @@ class Repository:
     def names(self) -> list[str]:
         """Names of all model folders, sorted. A name in two repositories is listed once."""
         return self._folders.names()
+
+    def has(self, name: str) -> bool:
+        """Whether there is a folder of a model of this name, or with this identifier."""
+        return name in self.names() or name in self._folders.by_identifier()
 
     def register(self, path: str, name_mapping: Mapping[str, str]) -> None:
         """Add a repository; its models are loaded on request. Texts are Triton's.
@@ -136,11 +142,12 @@ class Repository:
         ModelLoadError
             At least one failed; the others stay loaded.
         """
-        names: Iterable[str] = self.names()
+        identifiers: Iterable[str] = sorted(self._folders.by_identifier())
         if self._options.model_control_mode is ModelControlMode.EXPLICIT:
             wanted = list(dict.fromkeys(self._options.startup_models))
-            names = names if wanted == ["*"] else wanted
-        failures = self._load_all(names)
+            if wanted != ["*"]:
+                identifiers = [key for name in wanted for key in self._folders.identifiers(name)]
+        failures = self._load_all(identifiers)
         with self._lock:
             self.models.phase = Phase.RUNNING
         if self._options.model_control_mode is ModelControlMode.POLL:
@@ -153,33 +160,36 @@ class Repository:
             )
             raise ModelLoadError(f"failed to load all models:{lines}", failures)
 
-    def _load_all(self, names: Iterable[str]) -> list[TritonError]:
+    def _is_inline(self, identifier: str) -> bool:
+        return self._options.execution_of(self._folders.name_of(identifier)) == "inline"
+
+    def _load_all(self, identifiers: Iterable[str]) -> list[TritonError]:
         """Load models side by side; returns what went wrong."""
         failures: list[TritonError] = []
 
-        def load(name: str) -> None:
+        def load(identifier: str) -> None:
             try:
-                self.load(name)
+                self._load_and_finish(identifier, {})
             except ModelLoadError as error:
                 failures.extend(e for e in error.exceptions if isinstance(e, TritonError))
 
-        self._side_by_side(names, load)
+        self._side_by_side(identifiers, load)
         return failures
 
-    def _side_by_side(self, names: Iterable[str], load: Callable[[str], None]) -> None:
-        """Call a function with each name, as many at a time as models may load."""
+    def _side_by_side(self, identifiers: Iterable[str], load: Callable[[str], None]) -> None:
+        """Call a function with each identifier, as many at a time as models may load."""
         from concurrent.futures import ThreadPoolExecutor
 
-        names = list(names)
-        elsewhere = [name for name in names if self._options.execution_of(name) != "inline"]
-        here = [name for name in names if name not in elsewhere]
+        identifiers = list(identifiers)
+        elsewhere = [key for key in identifiers if not self._is_inline(key)]
+        here = [key for key in identifiers if key not in elsewhere]
         with ThreadPoolExecutor(
             max(1, self._options.model_load_thread_count), thread_name_prefix="model-load"
         ) as pool:
             list(pool.map(load, elsewhere))
         # Inline models load on the thread that will debug them: this one.
-        for name in here:
-            load(name)
+        for identifier in here:
+            load(identifier)
 
     def poll(self) -> None:
         """Load models that are new or changed, and unload those that have gone.
@@ -200,7 +210,7 @@ class Repository:
             self._poll_all()
 
     def _poll_all(self) -> None:
-        found = self._folders.by_name()
+        found = self._folders.by_identifier()
         changed = []
         for name, folders in sorted(found.items()):
             entry = self.models.entry(name)
@@ -220,15 +230,45 @@ class Repository:
     def load(self, name: str, parameters: Mapping[str, object] | None = None) -> None:
         """Load a model, or load it anew; the old version serves until the new one is ready.
 
-        Returns when the old version has ended.
+        Returns when the old version has ended. With namespaces all models of the name are loaded,
+        as on Triton.
 
         Raises
         ------
         ModelLoadError
             With Triton's text of a failed load; a version loaded before stays as it was.
         """
+        parameters = parameters or {}
+        failures = []
+        for identifier in self._meant(name, parameters):
+            try:
+                self._load_and_finish(identifier, parameters)
+            except ModelLoadError as error:
+                failures.append(error)
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            raise ModelLoadError(
+                "\n".join(str(error) for error in failures),
+                [
+                    reason
+                    for error in failures
+                    for reason in error.exceptions
+                    if isinstance(reason, TritonError)
+                ],
+            )
+
+    def _meant(self, name: str, parameters: Mapping[str, object]) -> list[str]:
+        """Identifiers of the models that a load of a name means."""
+        # One that is made of given files alone is in no repository, and so in no namespace.
+        if any(key.startswith(FILE_PREFIX) for key in parameters):
+            return [name]
+        return self._folders.identifiers(name)
+
+    def _load_and_finish(self, identifier: str, parameters: Mapping[str, object]) -> None:
+        """Load one model and wait for the end of what that replaces."""
         try:
-            ending = self._load(name, parameters or {}, Operation(name))
+            ending = self._load(identifier, parameters, Operation(identifier))
         except PollError as error:
             raise ModelLoadError(f"{error}: {error.reason}", [error.reason]) from error.reason
         self._finish(ending)
@@ -427,13 +467,15 @@ class Repository:
                 try:
                     if number in kept:
                         control = RepositoryControl(self, operation)
-                        updates[number] = kept[number].begin_update(polled.message, control)
+                        updates[number] = kept[number].begin_update(
+                            polled.message, polled.history, control
+                        )
                         continue
                     self.models.note_loading(entry, number)
                     fresh[number] = self._make_version(name, polled, number, operation)
                 except TritonError as error:
-                    if isinstance(error, ConfigError) and polled.config_file is not None:
-                        place_error(error, polled.config_file)
+                    if isinstance(error, ConfigError):
+                        polled.history.place(error)
                     failures[number] = error
                 except Exception as error:
                     failures[number] = InternalError(
@@ -466,15 +508,18 @@ class Repository:
             try:
                 return LoadedVersion(
                     polled.message,
-                    name,
+                    self._folders.name_of(name),
                     polled.folder,
                     number,
                     self._options,
+                    history=polled.history,
                     metrics=self.metrics,
                     control=RepositoryControl(self, operation),
                     environments=self._environments,
                     caller_memory=self.caller_memory,
                     own_folder=polled.own_folder,
+                    identifier=name,
+                    namespace=self._folders.namespace_of(name),
                 )
             except Exception as error:
                 if retries <= 0 or self.models.phase is Phase.STOPPING:
@@ -505,14 +550,13 @@ class Repository:
 
     def unload(self, name: str, *, wait: bool) -> None:
         """Stop serving a model; unknown names are no error, as on Triton."""
-        if self.models.entry(name) is None:
-            return
-        with self._turns.take(Operation(name)):
-            ending = self.models.take_out(name)
-        if wait or self._options.execution_of(name) == "inline":
-            self._finish(ending)
-        else:
-            self._finish_later(name, ending)
+        for identifier in self.models.identifiers(name):
+            with self._turns.take(Operation(identifier)):
+                ending = self.models.take_out(identifier)
+            if wait or self._is_inline(identifier):
+                self._finish(ending)
+            else:
+                self._finish_later(identifier, ending)
 
     def _finish(self, ending: list[Ending], limit_ns: int | None = None) -> None:
         """Wait until withdrawn versions have ended; without a limit, ``exit_timeout``."""
@@ -554,23 +598,23 @@ class Repository:
     ) -> None:
         """`load`, without waiting for the end of the old version, which may be the caller."""
         self._check_control()
-        try:
-            ending = self._load(name, parameters, Operation(name, parent))
-        except PollError as error:
-            raise ModelLoadError(str(error), [error.reason]) from error.reason
-        self._finish_later(name, ending)
+        for identifier in self._meant(name, parameters):
+            try:
+                ending = self._load(identifier, parameters, Operation(identifier, parent))
+            except PollError as error:
+                raise ModelLoadError(str(error), [error.reason]) from error.reason
+            self._finish_later(identifier, ending)
 
     def unload_for_model(self, name: str) -> None:
         """`unload`, all in the background."""
         self._check_control()
-        with self._lock:
-            if self.models.entry(name) is None:
-                return
-            if self._turns.is_busy(name):
-                self._in_background(partial(self._unload_later, name), f"unload-{name}")
-                return
-            ending = self.models.take_out(name)
-        self._finish_later(name, ending)
+        for identifier in self.models.identifiers(name):
+            with self._lock:
+                if self._turns.is_busy(identifier):
+                    self._in_background(partial(self._unload_later, identifier), f"unload-{name}")
+                    continue
+                ending = self.models.take_out(identifier)
+            self._finish_later(identifier, ending)
 
     def _unload_later(self, name: str) -> None:
         with self._turns.take(Operation(name)):
@@ -627,7 +671,7 @@ def _kept_versions(
         return {}
     inside = os.path.join(polled.folder, "")
     changed = {path.removeprefix(inside) for path in difference(entry.files, polled.files)}
-    config_file = (polled.config_file or "").removeprefix(inside)
+    config_file = (polled.history.file or "").removeprefix(inside)
     changed -= {CONFIG_FILE, config_file}
     tops = {path.partition(os.sep)[0] for path in changed}
     if not all(top.isascii() and top.isdigit() for top in tops):

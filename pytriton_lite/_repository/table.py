@@ -17,7 +17,12 @@ from pytriton_lite._loading import InstanceUpdate, LeavingInstances, LoadedVersi
 from pytriton_lite._repository.files import FileTimes, ReadFiles
 from pytriton_lite._repository.folders import RepositoryFolders
 from pytriton_lite._repository.polled import PolledModel
-from pytriton_lite.errors import NotFoundError, TritonError, UnavailableError
+from pytriton_lite.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    TritonError,
+    UnavailableError,
+)
 
 DUPLICATE = "model appears in two or more repositories"
 
@@ -72,6 +77,8 @@ class ModelEntry:
 
     Attributes
     ----------
+    identifier
+        See `RepositoryFolders`.
     versions
         By number. Replaced, never changed, so that readers need no lock.
     files, backend_files
@@ -85,6 +92,7 @@ class ModelEntry:
         What that load has made of it; None when it could not read the model. A reload repeats it.
     """
 
+    identifier: str
     versions: dict[int, VersionEntry] = field(default_factory=dict)
     files: FileTimes | None = None
     backend_files: FileTimes = field(default_factory=dict)
@@ -96,6 +104,14 @@ class ModelEntry:
     def is_loaded(self) -> bool:
         """Whether any version is."""
         return any(version.loaded is not None for version in self.versions.values())
+
+    @property
+    def is_unloaded(self) -> bool:
+        """Whether every version was unloaded, or is about to end; also if there is none."""
+        return all(
+            version.state is ModelState.UNLOADING or version.reason == "unloaded"
+            for version in self.versions.values()
+        )
 
     @property
     def has_failed_reload(self) -> bool:
@@ -151,7 +167,7 @@ class ModelTable:
         with self.lock:
             entry = self._entries.get(name)
             if entry is None:
-                entry = ModelEntry()
+                entry = ModelEntry(name)
                 self._entries = {**self._entries, name: entry}
             return entry
 
@@ -164,6 +180,8 @@ class ModelTable:
                 entry.versions = {**entry.versions, number: version}
             if version.loaded is None:
                 version.state, version.reason = ModelState.LOADING, ""
+                if self._folders.has_namespaces:  # a name may mean two models now
+                    self._refresh_endpoints(entry.identifier)
 
     def note_failed(self, entry: ModelEntry, number: int, reason: str) -> None:
         """The load of a version has failed, which is seen if it does not serve."""
@@ -253,7 +271,7 @@ class ModelTable:
         """What was taken out has served its last request, and is finalized."""
         with self.lock:
             self._ending.discard(ending)
-            version = self._entries[ending.name].versions[ending.version]
+            version = self._entries[ending.identifier].versions[ending.version]
             if version.ending is ending:
                 version.ending = None
                 if version.state is ModelState.UNLOADING:
@@ -270,16 +288,35 @@ class ModelTable:
         self._refresh_endpoints(name)
         return self._endpoints[key]
 
-    def _refresh_endpoints(self, name: str) -> None:
+    def _refresh_endpoints(self, identifier: str) -> None:
+        names = (identifier, self._folders.name_of(identifier))
         with self.lock:
             for (model_name, version), endpoint in self._endpoints.items():
-                if model_name == name:
-                    loaded = self.ready(name, version)
+                if model_name in names:
+                    loaded = self.ready(model_name, version)
                     endpoint.served = None if loaded is None else loaded.served
+
+    def identifiers(self, name: str) -> list[str]:
+        """Models that were ever asked for and that a name, or an identifier, stands for."""
+        entries = self._entries
+        if not self._folders.has_namespaces or self._folders.namespace_of(name):
+            return [name] if name in entries else []
+        return [key for key in entries if self._folders.name_of(key) == name]
+
+    def _candidates(self, name: str) -> list[str]:
+        """Which of them a call may mean: those that are not unloaded, also if they do not serve."""
+        return [key for key in self.identifiers(name) if not self._entries[key].is_unloaded]
+
+    def _entry(self, name: str) -> ModelEntry | None:
+        """The entry that a call reaches; None if there is none, or there are several."""
+        if not self._folders.has_namespaces:
+            return self._entries.get(name)
+        candidates = self._candidates(name)
+        return self._entries[candidates[0]] if len(candidates) == 1 else None
 
     def ready(self, name: str, version: int) -> LoadedVersion | None:
         """The loaded version that a call reaches; None when there is none."""
-        entry = self._entries.get(name)
+        entry = self._entry(name)
         if entry is None:
             return None
         ready = {n: v.loaded for n, v in entry.versions.items() if v.state is ModelState.READY}
@@ -287,26 +324,52 @@ class ModelTable:
 
     def _explain(self, name: str, version: int) -> TritonError:
         """Why nobody answers; texts of Triton."""
+        model = self._folders.name_of(name)
         if self.phase is Phase.STOPPING:
             return UnavailableError(
                 "Server is stopping, scheduler for model has stopped accepting new inference "
                 "requests",
-                model=name,
+                model=model,
             )
+        if self._folders.has_namespaces:
+            candidates = self._candidates(name)
+            if len(candidates) != 1:
+                return self._explain_identifiers(name, candidates)
+            name = candidates[0]
         entry = self._entries.get(name)
         if entry is None or not entry.versions:
-            return NotFoundError(f"Request for unknown model: '{name}' is not found", model=name)
+            return NotFoundError(f"Request for unknown model: '{name}' is not found", model=model)
         if version == -1:
             return NotFoundError(
-                f"Request for unknown model: '{name}' has no available versions", model=name
+                f"Request for unknown model: '{name}' has no available versions", model=model
             )
         if version not in entry.versions:
             return NotFoundError(
-                f"Request for unknown model: '{name}' version {version} is not found", model=name
+                f"Request for unknown model: '{name}' version {version} is not found", model=model
             )
         return UnavailableError(
             f"Request for unknown model: '{name}' version {version} is not at ready state",
-            model=name,
+            model=model,
+        )
+
+    def _explain_identifiers(self, name: str, candidates: list[str]) -> TritonError:
+        """Why a name stands for no model, or for several; texts and codes are Triton's."""
+        model = self._folders.name_of(name)
+        if candidates:
+            error = InvalidArgumentError(
+                f"There are {len(candidates)} identifiers of model '{name}' in global map, model "
+                "namespace must be provided to resolve ambiguity.",
+                model=model,
+            )
+            listed = ", ".join(f"'{candidate}'" for candidate in candidates)
+            error.add_note(f"a model can be asked for by its identifier, here one of {listed}")
+            return error
+        if any(self._entries[key].versions for key in self.identifiers(name)):
+            return NotFoundError(
+                f"Identifier of model '{name}' is not found in global map", model=model
+            )
+        return InvalidArgumentError(
+            f"Request for unknown model: '{name}' is not found", model=model
         )
 
     def get(self, name: str, version: int) -> LoadedVersion:
@@ -320,7 +383,7 @@ class ModelTable:
 
     def state(self, name: str, version: int) -> tuple[ModelState, str]:
         """State and reason of a model; of its greatest version for -1."""
-        entry = self._entries.get(name)
+        entry = self._entry(name)
         if entry is None or not entry.versions:
             return ModelState.UNKNOWN, ""
         if version == -1:
@@ -344,7 +407,7 @@ class ModelTable:
 
     def ready_versions(self, name: str) -> list[int]:
         """Numbers of the ready versions, ascending."""
-        entry = self._entries.get(name)
+        entry = self._entry(name)
         versions = {} if entry is None else entry.versions
         return sorted(n for n, v in versions.items() if v.state is ModelState.READY)
 
@@ -365,18 +428,21 @@ class ModelTable:
         """The repository index: every model folder and every version ever loaded, sorted.
 
         A name in several repositories has one entry, without a version, that says so. A model made
-        of files alone, without a folder in a repository, is not in it (observed on 2.51).
+        of files alone, without a folder in a repository, is not in it (observed on 2.51). With
+        namespaces it is sorted by these first.
         """
         entries = []
-        for name, folders in sorted(self._folders.by_name().items()):
-            entry = self._entries.get(name)
+        for key, folders in sorted(self._folders.by_identifier().items()):
+            entry = self._entries.get(key)
+            name, namespace = self._folders.name_of(key), self._folders.namespace_of(key)
+            rows: list[tuple[int | None, ModelState, str]]
             if len(folders) > 1:
-                entries.append(ModelIndexEntry(name, None, ModelState.UNAVAILABLE, DUPLICATE))
+                rows = [(None, ModelState.UNAVAILABLE, DUPLICATE)]
             elif entry is None or not entry.versions:
-                entries.append(ModelIndexEntry(name, None, ModelState.UNKNOWN, ""))
+                rows = [(None, ModelState.UNKNOWN, "")]
             else:
-                for number, version in sorted(entry.versions.items()):
-                    entries.append(ModelIndexEntry(name, number, *version.shown()))
+                rows = [(number, *v.shown()) for number, v in sorted(entry.versions.items())]
+            entries += [ModelIndexEntry(name, *row, namespace=namespace) for row in rows]
         return entries
 
     def all_ready(self) -> bool:

@@ -41,6 +41,9 @@ def main(repository: str) -> str:
         assert_type(model.ready(), bool)
         assert_type(model.ready(raise_on_error=True), bool)
         assert_type(model.config(), dict[str, Any])
+        assert_type(model.config(explain=True), ptl.ConfigExplanation)
+        assert_type(model.config(explain=True)["name"], ptl.ConfigValue)
+        assert_type(model.config(explain=True)["name"].origin, ptl.ConfigOrigin)
         assert_type(server.index(), list[ptl.ModelIndexEntry])
         out = response.outputs["OUT"]
         assert_type(out.data_type, ptl.DataType)

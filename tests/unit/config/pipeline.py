@@ -14,7 +14,7 @@ from pytriton_lite._config.model_files import check_model_files
 from pytriton_lite._config.normalize import resolve_instance_groups
 from pytriton_lite._config.validate import validate_io, validate_parameters
 from pytriton_lite._environment.setting import canonical_path, environment_setting
-from pytriton_lite._loading import parse_config, prepare_config
+from pytriton_lite._loading import prepare_config, read_config
 from pytriton_lite.errors import TritonError
 
 BACKENDS = "/no/backends"
@@ -50,8 +50,8 @@ def load_config(folder: Path, *, backends: str = BACKENDS) -> Any:
     """
     name = folder.name
     try:
-        message = parse_config(name, str(folder), strict=False)
-        prepare_config(message, name, str(folder))
+        message, history = read_config(name, str(folder), strict=False)
+        prepare_config(message, name, str(folder), history=history)
     except TritonError as error:
         raise Refused("poll", error) from error
     numbers = [

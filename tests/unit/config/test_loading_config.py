@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytriton_lite._loading import parse_config, prepare_config
+from pytriton_lite._loading import prepare_config, read_config
 from pytriton_lite.errors import ConfigError
 
 from .pipeline import write_model
@@ -26,14 +26,14 @@ PLAIN = 'backend: "python" max_batch_size: 1'
 def test_config_name(tmp_path: Path, given: str, config_name: str, size: int) -> None:
     files = {**MODEL, f"configs/{given}.pbtxt": 'backend: "python" max_batch_size: 2'}
     write_model(tmp_path / "M", PLAIN, files)
-    message = parse_config("M", str(tmp_path / "M"), strict=False, config_name=config_name)
+    message, _ = read_config("M", str(tmp_path / "M"), strict=False, config_name=config_name)
     assert message.max_batch_size == size
 
 
 def test_error_names_the_alternative(tmp_path: Path) -> None:
     write_model(tmp_path / "M", PLAIN, {"configs/alt.pbtxt": "\n bad"})
     with pytest.raises(ConfigError) as caught:
-        parse_config("M", str(tmp_path / "M"), strict=False, config_name="alt")
+        read_config("M", str(tmp_path / "M"), strict=False, config_name="alt")
     path = str(tmp_path / "M" / "configs" / "alt.pbtxt")
     assert (caught.value.file, caught.value.line, caught.value.column) == (path, 2, 2)
     assert str(caught.value).startswith(f"failed to read text proto from {path}: 2:2: ")
@@ -41,9 +41,9 @@ def test_error_names_the_alternative(tmp_path: Path) -> None:
 
 def test_no_config(tmp_path: Path) -> None:
     write_model(tmp_path / "M", None, MODEL)
-    assert not parse_config("M", str(tmp_path / "M"), strict=False).name
+    assert not read_config("M", str(tmp_path / "M"), strict=False)[0].name
     with pytest.raises(ConfigError) as caught:
-        parse_config("M", str(tmp_path / "M"), strict=True)
+        read_config("M", str(tmp_path / "M"), strict=True)
     path = tmp_path / "M" / "config.pbtxt"
     assert str(caught.value) == (
         f"failed to open text file for read {path}: No such file or directory"
@@ -81,13 +81,13 @@ def test_strict_checks_inputs_and_outputs_at_once(
 ) -> None:
     folder = tmp_path / "M"
     write_model(folder, config, MODEL)
-    message = parse_config("M", str(folder), strict=True)
+    message, _ = read_config("M", str(folder), strict=True)
     if reason is None:
         prepare_config(message, "M", str(folder), strict=True)
         return
     with pytest.raises(ConfigError) as caught:
         prepare_config(message, "M", str(folder), strict=True)
     assert str(caught.value) == reason
-    message = parse_config("M", str(folder), strict=False)
+    message, _ = read_config("M", str(folder), strict=False)
     if not message.name:
         prepare_config(message, "M", str(folder))

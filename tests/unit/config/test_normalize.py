@@ -8,6 +8,7 @@ from pytriton_lite._config.json_form import to_dict
 from pytriton_lite._config.normalize import (
     deduce_backend,
     fill_defaults,
+    override_instance_kind,
     resolve_instance_groups,
 )
 from pytriton_lite._config.pbtxt import parse_pbtxt
@@ -105,6 +106,43 @@ def test_instance_groups(text: str, gpu_count: int, groups: list[tuple[object, .
         (group["name"], group["kind"], group["count"], group["gpus"])
         for group in to_dict(message)["instance_group"]
     ] == groups
+
+
+# Ours alone: what the option `instance_kind` makes of groups, here and on machines with GPUs.
+@pytest.mark.parametrize(
+    ("kind", "text", "gpu_count", "groups"),
+    [
+        ("cpu", "kind: KIND_GPU gpus: [0]", 0, [("KIND_CPU", [])]),
+        ("cpu", "kind: KIND_GPU gpus: [0]", 2, [("KIND_CPU", [])]),
+        ("cpu", "gpus: [0]", 1, [("KIND_CPU", [])]),
+        ("cpu", "kind: KIND_MODEL", 1, [("KIND_MODEL", [])]),
+        ("auto", "kind: KIND_GPU gpus: [1]", 1, [("KIND_CPU", [])]),
+        ("auto", "kind: KIND_GPU gpus: [1]", 2, [("KIND_GPU", [1])]),
+        ("auto", "kind: KIND_GPU", 2, [("KIND_GPU", [0, 1])]),
+        ("auto", "gpus: [-1]", 2, [("KIND_CPU", [])]),
+        ("auto", "kind: KIND_CPU", 2, [("KIND_CPU", [])]),
+        ("cpu", None, 2, [("KIND_CPU", [])]),
+        ("auto", None, 2, [("KIND_GPU", [0, 1])]),
+        ("auto", None, 0, [("KIND_CPU", [])]),
+    ],
+)
+def test_override_instance_kind(
+    kind: str, text: str | None, gpu_count: int, groups: list[tuple[str, list[int]]]
+) -> None:
+    message = parse_pbtxt("" if text is None else f"instance_group {{ {text} }}")
+    message.name = "m"
+    override_instance_kind(message, kind, gpu_count=gpu_count)
+    resolve_instance_groups(message, gpu_count=gpu_count)
+    found = to_dict(message)["instance_group"]
+    assert [(group["kind"], group["gpus"]) for group in found] == groups
+    # A group that nobody wrote has the model's plain name.
+    assert found[0]["name"] == ("m" if text is None else "m_0")
+
+
+def test_override_leaves_ensembles_alone() -> None:
+    message = parse_pbtxt('platform: "ensemble"')
+    override_instance_kind(message, "cpu", gpu_count=1)
+    assert not message.instance_group
 
 
 # Recorded from Triton 2.51, but for the GPU that is not there among others.

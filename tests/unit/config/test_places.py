@@ -10,6 +10,7 @@ import pytest
 
 import pytriton_lite as ptl
 from pytriton_lite._config.pbtxt import place_error
+from pytriton_lite._config.template import ConfigText
 from pytriton_lite.errors import ConfigError
 from tests.support.repository import RepositoryBuilder, echo_model
 
@@ -74,24 +75,24 @@ def test_place(marked: str, field: str, tmp_path: Path) -> None:
     error = caught.value.error
     assert isinstance(error, ConfigError)
     path = str(tmp_path / "M" / "config.pbtxt")
-    place_error(error, path)
+    text = marked.replace("?", "")
+    place_error(error, ConfigText(text, text, path))
     line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
     assert (error.file, error.line, error.column) == (path, line, column)
     assert error.field == field
     assert pickle.loads(pickle.dumps(error)).field == field
 
 
-def test_a_field_of_a_completion_has_no_place(tmp_path: Path) -> None:
-    path = tmp_path / "config.pbtxt"
-    path.write_text('backend: "python"')
+def test_a_field_of_a_completion_has_no_place() -> None:
+    text = 'backend: "python"'
     error = ConfigError("x", field="input[3].dims")
-    place_error(error, str(path))
-    assert (error.file, error.line, error.column) == (str(path), None, None)
+    place_error(error, ConfigText(text, text, "repo/m/config.pbtxt"))
+    assert (error.file, error.line, error.column) == ("repo/m/config.pbtxt", None, None)
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_no_file() -> None:
     error = ConfigError("x", field="input")
-    place_error(error, str(tmp_path / "nope"))
+    place_error(error, ConfigText("input { }", "input { }", None))
     assert (error.file, error.line) == (None, None)
 
 

@@ -88,10 +88,19 @@ def test_name_error_belongs_to_the_folder() -> None:
     assert caught.value.model == "M"
 
 
-def test_hint_for_platform_python() -> None:
+@pytest.mark.parametrize(
+    ("config", "hint"),
+    [
+        ('platform: "python"', 'write backend: "python" instead'),
+        (f'name: "other" {PY}', "without `name` a model has that of its folder"),
+        (f"{PY} dynamic_batching {{ preferred_batch_size: 8 }}", "max_batch_size is 0"),
+    ],
+)
+def test_hints(config: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        validate_general(_filled('platform: "python"'), model_name="M")
-    assert caught.value.hint == 'write backend: "python" instead'
+        validate_general(_filled(config), model_name="M")
+    assert caught.value.hint == hint
+    assert caught.value.__notes__ == [hint]
 
 
 @pytest.mark.parametrize(
