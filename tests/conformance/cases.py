@@ -13,6 +13,7 @@ from .tables.lifecycle import LIFECYCLE
 from .tables.pb_utils import PB_UTILS
 from .tables.resolution import RESOLUTION
 from .tables.sender import SENDERS, SENDERS_AT_RISK
+from .tables.stacking import STACKING
 from .tables.tensors import TENSORS
 from .tables.validation import VALIDATION
 
@@ -24,6 +25,7 @@ GROUPS: tuple[Group, ...] = (
     PB_UTILS,
     TENSORS,
     VALIDATION,
+    STACKING,
     SENDERS,
     SENDERS_AT_RISK,
     BLS,
