@@ -133,20 +133,26 @@ def stack(
     Notes
     -----
     Copies once. With one request, or all others left out, nothing is copied: the arrays are
-    those of the request, which with `xp` are the caller's memory, not to be written to.
+    what `Tensor.as_numpy` gives. With `xp`, also ``xp=numpy``, tensors are read where they are,
+    without the private copy that `as_numpy` makes in `pytriton_lite`; the arrays of one request
+    are its caller's memory then, not to be written to.
     """
     if not requests:
         raise ValueError("stack() needs at least one request")
+    if not (defaults or pad or errors) and xp is None:
+        batch = _stack_alike(requests, names)
+        if batch is not None:
+            return batch
     batch = Batch([], dict(errors or {}))
     _check_positions(batch.errors, len(requests))
     given = [{tensor.name(): tensor for tensor in request.inputs()} for request in requests]
     live = [index for index in range(len(requests)) if index not in batch.errors]
-    batch.sizes = [
-        _batch_size(inputs) if index not in batch.errors else 0
-        for index, inputs in enumerate(given)
-    ]
     defaults, pad = defaults or {}, pad or {}
     wanted = dict.fromkeys(names or [*(name for inputs in given for name in inputs), *defaults])
+    batch.sizes = [
+        0 if index in batch.errors else _batch_size(inputs, wanted)
+        for index, inputs in enumerate(given)
+    ]
     for name in wanted:
         found = {
             index: _array(inputs[name], xp)
@@ -176,6 +182,41 @@ def stack(
             else:
                 batch._arrays[name] = _concatenated(list(arrays.values()), xp)
     return batch
+
+
+def _stack_alike(
+    requests: Sequence[pb_utils.InferenceRequest], names: tuple[str, ...]
+) -> Batch | None:
+    """The batch, where every request has the same inputs and all fit; else None.
+
+    This is what nearly all batches are, at a third of the cost of looking at each case.
+    """
+    columns: dict[str, list[np.ndarray[Any, Any]]] = {}
+    for request in requests:
+        for tensor in request.inputs():
+            name = tensor.name()
+            if names and name not in names:
+                continue
+            if name in columns:
+                columns[name].append(tensor.as_numpy())
+            else:
+                columns[name] = [tensor.as_numpy()]
+    batch = Batch([], {})
+    try:
+        for name in names or columns:
+            arrays = columns[name]
+            sizes = list(map(len, arrays))
+            if len(sizes) != len(requests) or sizes != (batch.sizes or sizes):
+                return None
+            batch.sizes = sizes
+            batch._arrays[name] = (
+                arrays[0]
+                if len(arrays) == 1
+                else np.concatenate(arrays, dtype=arrays[0].dtype, casting="no")
+            )
+    except (KeyError, TypeError, ValueError):
+        return None  # an input that none has; no batch dimension; different dtypes; shapes
+    return batch if batch.sizes else None
 
 
 def split(
@@ -221,25 +262,31 @@ def split(
     for name, source in unpad.items():
         if name in outputs and source not in batch._lengths:
             raise ValueError(f"output {name!r} cannot be cut: input {source!r} was not padded")
+    plan = [
+        (
+            name,
+            array,
+            pb_utils.Tensor if isinstance(array, np.ndarray) else pb_utils.Tensor.from_dlpack,
+            batch._lengths[unpad[name]] if name in unpad else None,
+        )
+        for name, array in outputs.items()
+    ]
     responses = []
     end = 0
     for index, size in enumerate(batch.sizes):
         begin, end = end, end + size
-        error = batch.errors.get(index)
-        if error is not None:
+        if index in batch.errors:
+            error = batch.errors[index]
             if isinstance(error, str):
                 error = pb_utils.TritonError(error)
             responses.append(pb_utils.InferenceResponse([], error))
             continue
         tensors = []
-        for name, array in outputs.items():
+        for name, array, make, lengths in plan:
             part = array if size == rows else array[begin:end]
-            if name in unpad:
-                part = _contiguous(part[:, : batch._lengths[unpad[name]][index]])
-            if isinstance(part, np.ndarray):
-                tensors.append(pb_utils.Tensor(name, part))
-            else:
-                tensors.append(pb_utils.Tensor.from_dlpack(name, part))
+            if lengths is not None:
+                part = _contiguous(part[:, : lengths[index]])
+            tensors.append(make(name, part))
         responses.append(pb_utils.InferenceResponse(tensors))
     return responses
 
@@ -331,8 +378,8 @@ def _rows_of(
 # -- what may be wrong ---------------------------------------------------------------------
 
 
-def _batch_size(inputs: Mapping[str, pb_utils.Tensor]) -> int:
-    for tensor in inputs.values():
+def _batch_size(inputs: Mapping[str, pb_utils.Tensor], wanted: Collection[str]) -> int:
+    for tensor in [inputs[name] for name in wanted if name in inputs] or inputs.values():
         shape = tensor.shape()
         return int(shape[0]) if shape else 1
     return 1
