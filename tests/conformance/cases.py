@@ -8,6 +8,7 @@ from .tables.bls import BLS, BLS_AT_RISK
 from .tables.control import CONTROL, CONTROL_AT_RISK, CONTROL_NONE
 from .tables.decoupled import DECOUPLED
 from .tables.execute import EXECUTE, SILENT
+from .tables.generated_inputs import GENERATED_INPUTS
 from .tables.iterative import ITERATIVE
 from .tables.lifecycle import LIFECYCLE
 from .tables.pb_utils import PB_UTILS
@@ -26,6 +27,7 @@ GROUPS: tuple[Group, ...] = (
     TENSORS,
     VALIDATION,
     STACKING,
+    GENERATED_INPUTS,
     SENDERS,
     SENDERS_AT_RISK,
     BLS,
