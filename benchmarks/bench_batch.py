@@ -179,7 +179,7 @@ def many_callers(
             yield rate(work, lambda: batcher.batches)
 
     contenders: dict[str, Contender] = {"ours": ours, "python": python}
-    triton = report.given["triton"] if not pause_s else None
+    triton = report.given["triton"] if not pause_s and execution == "thread" else None
     if triton is not None:
         contenders["triton"] = partial(through_triton, triton, callers, count)
     rounds = report.compare(contenders, passes=3)
