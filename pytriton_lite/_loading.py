@@ -752,7 +752,7 @@ def _plans(
             device_id=device_id,
             config_json=settings.json,
             output_names=tuple(dict.fromkeys(output.name for output in settings.outputs)),
-            is_batching=settings.max_batch_size > 0,
+            max_batch_size=settings.max_batch_size,
             is_decoupled=settings.is_decoupled,
             is_iterative=settings.is_iterative,
             share_memory=options.share_memory,
