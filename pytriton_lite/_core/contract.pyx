@@ -237,13 +237,17 @@ cdef class Contract(AnswerMaker):
     def run_slots(self, list slots):
         """Run the requests of slots that are in no queue in one `execute`, and finish the slots.
 
-        For who bypasses the scheduler. Returns the slots whose requests `execute` wants again.
+        For who bypasses the scheduler. Returns the slots whose requests are to run again: `execute`
+        wants so, or the process of the instance was gone before it began with them.
         """
         cdef CallSlot slot
         cdef InferenceRequest request
-        cdef list requests = [], forms = [], outcomes, again = []
+        cdef list taken = [], requests = [], forms = [], outcomes, again = []
         cdef Py_ssize_t i
         for slot in slots:
+            if slot.request is None:
+                continue  # given up
+            taken.append(slot)
             ptl_store(&slot.node.word, PTL_RUNNING)
             request = slot.request
             slot.request = None
@@ -252,12 +256,16 @@ cdef class Contract(AnswerMaker):
             requests.append(request)
             forms.append(slot.form)
         request = None
-        outcomes = self.run_batch(requests, forms)
-        for i in range(len(slots)):
-            slot = slots[i]
-            if outcomes[i] is RESCHEDULED:
+        outcomes = self.run_batch(requests, forms) if requests else []
+        for i in range(len(taken)):
+            slot = taken[i]
+            if outcomes[i] is RESCHEDULED or outcomes[i] is UNBEGUN:
                 request = requests[i]
-                slot.request = self.again(request, 2)
+                if outcomes[i] is RESCHEDULED:
+                    request = self.again(request, 2)
+                else:
+                    request.slot = None  # which leads back
+                slot.request = request
                 again.append(slot)
             elif outcomes[i] is not PENDING:
                 slot.finish_and_wake(outcomes[i])

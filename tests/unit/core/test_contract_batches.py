@@ -28,6 +28,12 @@ from tests.support.repository import RepositoryBuilder
 Serve = Callable[..., ptl.Server]
 
 
+@pytest.fixture(params=["inline", "thread", "process"])
+def execution(request: pytest.FixtureRequest) -> str:
+    """Each home of an instance in turn."""
+    return str(request.param)
+
+
 @pytest.fixture
 def config() -> str:
     """What the configuration has beyond `CONFIG`."""
@@ -94,16 +100,15 @@ ON_TRITON = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", ON_TRITON)
-def test_answers_of_two_requests_on_triton(model: ptl.Model, what: str):
-    expected = ON_TRITON[what]
-    found = [
-        # The lines below "At:" name the frames, whose files are not those of the recording.
-        outcome.split("\n\nAt:")[0] if isinstance(outcome, str) else outcome
-        for outcome in batch(model, what)
-    ]
-    assert found == list(expected)
-    assert batch(model, "fine", 3) == [[2.0], [4.0], [6.0]]  # the instance goes on
+def without_frames(outcome: Any) -> Any:
+    """The text of an error up to "At:"; below it are frames, whose files a recording has not."""
+    return outcome.split("\n\nAt:")[0] if isinstance(outcome, str) else outcome
+
+
+def test_answers_of_two_requests_on_triton(model: ptl.Model):
+    found = {what: tuple(map(without_frames, batch(model, what))) for what in ON_TRITON}
+    assert found == ON_TRITON
+    assert batch(model, "fine", 3) == [[2.0], [4.0], [6.0]]
 
 
 NO_ANSWER = (
@@ -112,32 +117,28 @@ NO_ANSWER = (
 )
 
 
-@pytest.mark.parametrize(
-    ("what", "expected"),
-    [
-        # Triton never answers these requests,
-        ("none", (NO_ANSWER, NO_ANSWER)),
-        ("all_none", (NO_ANSWER, NO_ANSWER)),
-        ("one_none", ([2.0], NO_ANSWER)),
-        (
-            "again_last",
-            (
-                [2.0],
-                FAILED + "Request is released with TRITONSERVER_REQUEST_RELEASE_RESCHEDULE, while "
-                "the model is not configured to handle such a flag.",
-            ),
-        ),
-        # and dies of these.
-        ("popped", ([2.0], [4.0])),
-        ("sent_then_raises", ([1.0], FAILED + "ValueError: late")),
-        ("sent_then_short", ([1.0], FAILED + COUNTS.format(0))),
-        # The first one gets two answers from Triton.
-        ("open_then_raises", (FAILED + "ValueError: late",) * 2),
-    ],
-)
-def test_answers_where_triton_hangs_or_dies(model: ptl.Model, what: str, expected: Any):
-    found = [x.split("\n\nAt:")[0] if isinstance(x, str) else x for x in batch(model, what)]
-    assert found == list(expected)
+UNLIKE_TRITON = {
+    # Triton never answers these requests,
+    "none": (NO_ANSWER, NO_ANSWER),
+    "all_none": (NO_ANSWER, NO_ANSWER),
+    "one_none": ([2.0], NO_ANSWER),
+    "again_last": (
+        [2.0],
+        FAILED + "Request is released with TRITONSERVER_REQUEST_RELEASE_RESCHEDULE, while the "
+        "model is not configured to handle such a flag.",
+    ),
+    # and dies of these.
+    "popped": ([2.0], [4.0]),
+    "sent_then_raises": ([1.0], FAILED + "ValueError: late"),
+    "sent_then_short": ([1.0], FAILED + COUNTS.format(0)),
+    # The first one gets two answers from Triton.
+    "open_then_raises": (FAILED + "ValueError: late",) * 2,
+}
+
+
+def test_answers_where_triton_hangs_or_dies(model: ptl.Model):
+    found = {what: tuple(map(without_frames, batch(model, what))) for what in UNLIKE_TRITON}
+    assert found == UNLIKE_TRITON
     assert batch(model, "fine") == [[2.0], [4.0]]
 
 
@@ -208,8 +209,7 @@ class TestIterative:
         assert [plain(x) for x in second.outcomes()] == [[2.0]]
 
     def test_a_reply_for_a_rescheduled_request(self, model: ptl.Model):
-        expected = [x.split("\n\nAt:")[0] for x in ON_TRITON["again_and_reply"]]
-        assert batch(model, "again_and_reply") == expected
+        assert batch(model, "again_and_reply") == list(ON_TRITON["again_and_reply"])
 
 
 class TestDecoupled:
@@ -236,4 +236,20 @@ class TestDecoupled:
     def test_an_exception_fails_what_is_open(self, model: ptl.Model, what: str, text: str):
         first, *others = batch(model, what, 3)
         assert first == [1.0]
-        assert [x.split("\n\nAt:")[0] for x in others] == [f"{FAILED}ValueError: {text}"] * 2
+        assert [without_frames(x) for x in others] == [f"{FAILED}ValueError: {text}"] * 2
+
+
+def test_a_batch_of_many_requests(repository: RepositoryBuilder, serve: Serve, execution: str):
+    # More than a stub has claims for.
+    repository.model("m", MODEL, config=CONFIG.replace("max_batch_size: 8", "max_batch_size: 999"))
+    model = serve(execution=execution)["m"]
+    assert batch(model, "count", 300) == [[300.0]] * 300
+    assert batch(model, "fine", 300) == [[2.0 * (i + 1)] for i in range(300)]
+
+
+def test_a_request_that_was_given_up_is_left_out(model: ptl.Model):
+    slots = Slots(model, [inputs("count", 1), inputs("count", 2), inputs("count", 3)])
+    queue = model._endpoint.served.queue
+    queue.cancel_softly(slots.slots[1])
+    contract_of(model).run_slots(slots.slots)
+    assert [plain(x) for x in slots.outcomes()] == [[2.0], "", [2.0]]
