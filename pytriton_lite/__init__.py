@@ -42,6 +42,7 @@ if typing.TYPE_CHECKING:
     from pytriton_lite._index import ModelIndexEntry, ModelState
     from pytriton_lite._options import CompatibilityWarning, ModelControlMode, Options
     from pytriton_lite._protocol import TritonPythonModel
+    from pytriton_lite._timings import Timings
     from pytriton_lite.model import (
         InferenceRequest,
         Model,
@@ -82,6 +83,7 @@ __all__ = [
     "RequestTimeoutError",
     "Server",
     "Tensor",
+    "Timings",
     "TritonError",
     "TritonPythonModel",
     "UnavailableError",
@@ -106,6 +108,7 @@ _LAZY = {
     "ModelControlMode": "_options",
     "Options": "_options",
     "TritonPythonModel": "_protocol",
+    "Timings": "_timings",
     "InferenceRequest": "model",
     "Model": "model",
     "ModelBatchFlag": "model",

@@ -544,6 +544,10 @@ class LoadedVersion:
         """What was served since the load."""
         return self._queue.statistics
 
+    def statistics_json(self) -> dict[str, Any]:
+        """`statistics` in Triton's JSON form; a new dict."""
+        return {"name": self.name, "version": str(self.version), **self.statistics.to_dict()}
+
     @property
     def pending_count(self) -> int:
         """Requests that wait for an instance."""

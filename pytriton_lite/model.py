@@ -536,6 +536,31 @@ class Model(ModelCalls):
             "outputs": outputs,
         }
 
+    def statistics(self) -> dict[str, Any]:
+        """Triton's statistics, in the form of ``/v2/models/<name>/stats``.
+
+        ``{"model_stats": [...]}`` with one entry per ready version; of a `Model` with a version, of
+        that one. Durations are in nanoseconds, and counters start at 0 with each load.
+
+        Raises
+        ------
+        InvalidArgumentError
+            No such version is ready.
+        """
+        ready = self._repository.ready_versions(self._name)
+        if not ready:
+            raise InvalidArgumentError(
+                f"requested model '{self._name}' is not available", model=self._name
+            )
+        if self._version != -1 and self._version not in ready:
+            raise InvalidArgumentError(
+                f"requested model version is not available for model '{self._name}'",
+                model=self._name,
+            )
+        wanted = ready if self._version == -1 else [self._version]
+        loaded = [self._repository.get(self._name, number) for number in wanted]
+        return {"model_stats": [version.statistics_json() for version in loaded]}
+
     def batch_properties(self) -> ModelBatchFlag:
         """Whether the first dimension of its tensors is a batch."""
         settings = self._models.get(self._name, self._version).settings

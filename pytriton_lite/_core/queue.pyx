@@ -22,9 +22,12 @@ from pytriton_lite._core.deadlock cimport (
     Watch, begin_wait, end_wait, watch_slice_ns, why_stuck,
 )
 from pytriton_lite._core.message cimport InferenceRequest, RequestDetails
+from pytriton_lite._core.reply cimport InferenceResponse
 from pytriton_lite._core.sender cimport InferenceResponseSender
 from pytriton_lite._core.slot cimport CallSlot, StreamBuffer, answer_of, signal_slice
-from pytriton_lite._core.statistics cimport REASON_CANCELED, REASON_OTHER, VersionStatistics
+from pytriton_lite._core.statistics cimport (
+    REASON_CANCELED, REASON_OTHER, Times, VersionStatistics, times_of,
+)
 from pytriton_lite._core.sync cimport *
 from pytriton_lite.errors import (
     CancelledError, InternalError, InvalidArgumentError, RequestTimeoutError, UnavailableError,
@@ -266,7 +269,7 @@ cdef class RequestQueue:
                 slot.is_given_up = True
                 if slot.call and slot.runner is not None:
                     (<Contract> slot.runner).given_up(slot, False)
-                self.statistics.failed(REASON_CANCELED)
+                self.statistics.failed(REASON_CANCELED, slot.queued_ns)
                 # A forked child may have inherited a lock that some thread held.
                 if self._is_at_home() and ptl_remove(&self.queue, &slot.node):
                     Py_DECREF(slot)
@@ -303,7 +306,7 @@ cdef class RequestQueue:
         if slot.call and slot.runner is not None:
             (<Contract> slot.runner).given_up(slot, True)
         if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
-            self.statistics.failed(REASON_CANCELED)
+            self.statistics.failed(REASON_CANCELED, slot.queued_ns)
             if ptl_remove(&self.queue, &slot.node):
                 Py_DECREF(slot)
             slot.finish_and_wake(CancelledError("", model=self.model_name))
@@ -470,6 +473,7 @@ cdef class RequestQueue:
         """
         cdef InferenceRequest request = slot.request
         cdef int64_t began = ptl_now_ns(), ended
+        cdef Times times
         cdef long batch_size
         cdef object outcome = None
         if executor.left is not None:
@@ -482,6 +486,7 @@ cdef class RequestQueue:
         slot.runner = executor.contract
         batch_size = request.batch_size
         while True:
+            slot.began_ns = began
             if outcome is None:
                 # `request` is the only reference that the runtime holds.
                 outcome = executor.contract.run(request, 1, slot.form)
@@ -492,9 +497,12 @@ cdef class RequestQueue:
             if outcome is UNBEGUN:
                 return self._queue_first(executor, slot, request)
             ended = ptl_now_ns()
-            self.statistics.executed(
-                slot.queued_ns or began, began, ended, batch_size, executor.contract.has_failed
+            times = times_of(
+                slot.queued_ns, began, executor.contract.inputs_ns, executor.contract.outputs_ns, ended
             )
+            self.statistics.count_alone(&times, batch_size, slot.has_failed)
+            if type(outcome) is InferenceResponse:
+                (<InferenceResponse> outcome).times = times
             if outcome is RESCHEDULED:
                 request = executor.contract.again(request, 1)
                 if not slot.is_given_up:
@@ -911,7 +919,7 @@ cdef class RequestQueue:
             Py_DECREF(slot)
             if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
                 count += 1
-                self.statistics.failed(REASON_OTHER)
+                self.statistics.failed(REASON_OTHER, slot.queued_ns)
                 slot.finish_and_wake(make_error())
                 slot.request = None  # afterwards: with it a sender goes, which would answer
 

@@ -50,6 +50,7 @@ cdef class CallSlot:
     cdef InferenceRequest request   # until an instance takes it
     cdef readonly str request_id    # None when it has none
     cdef int64_t queued_ns          # when it was queued; 0 for a caller who runs it at once
+    cdef int64_t began_ns           # when an instance took it
     cdef object outcome             # the answer, or the exception to raise
     cdef int form                   # what the answer may be, FORM_* of answer.pxd
     cdef object notify              # called with the slot when done; None when a thread waits
@@ -68,6 +69,7 @@ cdef class CallSlot:
     cdef int finish_and_wake(self, object outcome) except -1
 
 
+cdef void stamp(InferenceResponse response, CallSlot slot) noexcept
 cdef object answer_of(object outcome)
 cdef CallSlot new_slot(InferenceRequest request)
 cdef int64_t signal_slice() noexcept

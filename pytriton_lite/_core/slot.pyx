@@ -23,6 +23,7 @@ import threading
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.reply cimport InferenceResponse
 from pytriton_lite._core.reply import error_response
+from pytriton_lite._core.statistics cimport times_of
 from pytriton_lite._core.sync cimport *
 
 cdef extern from "pythread.h":
@@ -361,6 +362,14 @@ cdef class CallSlot:
             with nogil:
                 ptl_wake(&self.node.word)
         return 0
+
+
+cdef void stamp(InferenceResponse response, CallSlot slot) noexcept:
+    """Note the times of a response that a sender has just sent."""
+    cdef int64_t now
+    if slot.began_ns:  # else it is of a process whose clock counts for nobody
+        now = ptl_now_ns()
+        response.times = times_of(slot.queued_ns, slot.began_ns, 0, 0, now)
 
 
 cdef object answer_of(object outcome):

@@ -13,7 +13,7 @@ from pytriton_lite._core.answer cimport FORM_ARRAYS
 from pytriton_lite._core.contract cimport LEFT, PENDING, RESCHEDULED, UNBEGUN, Contract
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
-from pytriton_lite._core.slot cimport CallSlot, StreamBuffer
+from pytriton_lite._core.slot cimport CallSlot, StreamBuffer, stamp
 from pytriton_lite._core.sync cimport *
 from pytriton_lite._ipc.protocol cimport *
 from pytriton_lite._ipc.segment import BrokenSegmentError
@@ -86,6 +86,8 @@ cdef class RemoteContract(Contract):
             self._send(record, False, AGAIN if is_again else CALL, slot.call)
         except TritonError as error:
             return self._lost(slot, error)
+        self.inputs_ns = ptl_now_ns()
+        self.outputs_ns = 0
         return None
 
     cdef bint _take_in(self, InferenceRequest request, CallSlot slot, bint has_claim) except -1:
@@ -124,6 +126,8 @@ cdef class RemoteContract(Contract):
         self.forms = forms
         self.outcomes = [None] * len(requests)
         self._send_batch(requests)
+        self.inputs_ns = ptl_now_ns()
+        self.outputs_ns = 0
         return None if self.interrupt is not None else self._await_batch()
 
     cdef list resume_batch(self, int64_t deadline_ns):
@@ -219,6 +223,7 @@ cdef class RemoteContract(Contract):
         self.current = slot
         self.form = form
         self.deadline_ns = deadline_ns
+        self.outputs_ns = 0
         return self._await()
 
     cdef uint64_t *_claim(self, uint64_t call) noexcept:
@@ -253,6 +258,8 @@ cdef class RemoteContract(Contract):
             except BaseException as error:  # of a signal handler
                 self.interrupt = error
                 return LEFT
+            if self.outputs_ns == 0:
+                self.outputs_ns = ptl_now_ns()
             if record.call in self.recalled:
                 self.recalled.remove(record.call)
                 continue
@@ -378,6 +385,8 @@ cdef class RemoteContract(Contract):
         if slot is None:
             return  # the caller has gone
         stream = slot.stream  # which the slot may lose at any time
+        if type(outcome) is Reply:
+            stamp(<Reply> outcome, slot)
         if stream is not None and outcome is not None:
             reply = self.reply_of(outcome, slot.request_id or "")
             reply.final = record.is_final

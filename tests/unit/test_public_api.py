@@ -36,6 +36,7 @@ PUBLIC = [
     "RequestTimeoutError",
     "Server",
     "Tensor",
+    "Timings",
     "TritonError",
     "TritonPythonModel",
     "UnavailableError",
