@@ -69,7 +69,7 @@ cdef class CallSlot:
     cdef int finish_and_wake(self, object outcome) except -1
 
 
-cdef void stamp(InferenceResponse response, CallSlot slot) noexcept
 cdef object answer_of(object outcome)
 cdef CallSlot new_slot(InferenceRequest request)
 cdef int64_t signal_slice() noexcept
+cdef void stamp(InferenceResponse response, CallSlot slot) noexcept

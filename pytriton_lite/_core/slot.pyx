@@ -364,14 +364,6 @@ cdef class CallSlot:
         return 0
 
 
-cdef void stamp(InferenceResponse response, CallSlot slot) noexcept:
-    """Note the times of a response that a sender has just sent."""
-    cdef int64_t now
-    if slot.began_ns:  # else it is of a process whose clock counts for nobody
-        now = ptl_now_ns()
-        response.times = times_of(slot.queued_ns, slot.began_ns, 0, 0, now)
-
-
 cdef object answer_of(object outcome):
     """The answer; raises an outcome that is an exception."""
     if PyExceptionInstance_Check(outcome):
@@ -384,3 +376,11 @@ cdef CallSlot new_slot(InferenceRequest request):
     slot.request = request
     slot.request_id = request.id or None
     return slot
+
+
+cdef void stamp(InferenceResponse response, CallSlot slot) noexcept:
+    """Note the times of a response that a sender has just sent."""
+    cdef int64_t now
+    if slot.began_ns:  # else it is of a process whose clock counts for nobody
+        now = ptl_now_ns()
+        response.times = times_of(slot.queued_ns, slot.began_ns, 0, 0, now)
