@@ -500,7 +500,10 @@ cdef class RequestQueue:
             times = times_of(
                 slot.queued_ns, began, executor.contract.inputs_ns, executor.contract.outputs_ns, ended
             )
-            self.statistics.count_alone(&times, batch_size, slot.has_failed)
+            if slot.is_left_out:
+                self.statistics.failed(REASON_CANCELED, times.queued_ns)
+            else:
+                self.statistics.count_alone(&times, batch_size, slot.has_failed)
             if type(outcome) is InferenceResponse:
                 (<InferenceResponse> outcome).times = times
             if outcome is RESCHEDULED:

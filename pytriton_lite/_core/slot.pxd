@@ -59,6 +59,7 @@ cdef class CallSlot:
     cdef object queue               # RequestQueue of a BLS request; None of all others
     cdef bint has_reader            # who holds `stream`, so that it is dropped here at the end
     cdef bint has_failed            # `execute`, or what it returned, for its request
+    cdef bint is_left_out           # given up before its instance had begun with it
     cdef bint is_given_up           # by the caller, or failed by a server that stops
     cdef uint64_t call              # its number in the process of its instance; 0 in this one
     cdef object waiter              # Contract of the stub whose BLS request it is, on the thread that

@@ -325,6 +325,7 @@ cdef class RemoteContract(Contract):
             raise BrokenSegmentError(f"an answer of state {state} does not fit the request")
         self.slots.pop(slot.call, None)
         if state == ANSWER_SKIPPED:
+            slot.is_left_out = True
             return CancelledError("", model=self.model_name, request_id=slot.request_id)
         outcome = record.outcome(self.model_name, self.model_version)
         if self.form == FORM_ARRAYS and type(outcome) is Reply and (<Reply> outcome).bfloat16_names is None:

@@ -24,6 +24,7 @@ DECOUPLED = "model_transaction_policy { decoupled: true }\n"
 ITERATIVE = "sequence_batching { iterative_sequence: true }\n"
 
 MODEL = textwrap.dedent('''
+    import os
     import threading
     import time
 
@@ -81,6 +82,9 @@ MODEL = textwrap.dedent('''
 
         def exits(self, requests):
             raise SystemExit(3)
+
+        def dies(self, requests):
+            os._exit(3)
 
         def none(self, requests):
             return None

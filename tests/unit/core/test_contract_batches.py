@@ -253,3 +253,13 @@ def test_a_request_that_was_given_up_is_left_out(model: ptl.Model):
     queue.cancel_softly(slots.slots[1])
     contract_of(model).run_slots(slots.slots)
     assert [plain(x) for x in slots.outcomes()] == [[2.0], "", [2.0]]
+
+
+@pytest.mark.parametrize("execution", ["process"], indirect=True)
+def test_a_process_that_dies_of_a_batch(model: ptl.Model):
+    first, second = run_batch(model, [inputs("dies", 1), inputs("dies", 2)])
+    assert first is not second
+    for error in (first, second):
+        assert type(error) is ptl.UnavailableError
+        assert "m_0" in str(error)
+    assert model(inputs("fine", 4))["OUT"].tolist() == [[8.0]]  # of a process that took its place

@@ -25,6 +25,7 @@ import pytriton_lite as ptl
 from pytriton_lite._core.calls import Endpoint, ModelCalls, ServedVersion
 from pytriton_lite._core.input_spec import InputEntry, InputSpec
 from pytriton_lite._core.queue import Executor, RequestQueue
+from pytriton_lite._core.statistics import FAILURE_REASONS
 from pytriton_lite._instance import process
 from pytriton_lite._ipc.backoff import Backoff
 from pytriton_lite._ipc.bls_port import BlsPort
@@ -32,7 +33,7 @@ from pytriton_lite._ipc.questions import Answerer, Asker
 from pytriton_lite._ipc.remote import RemoteContract
 from pytriton_lite._ipc.segment import BrokenSegmentError, Segment
 from pytriton_lite._ipc.wire import Link, RecordKind
-from tests.support.limits import within
+from tests.support.limits import until, within
 from tests.support.processes import resident_bytes
 from tests.support.repository import RepositoryBuilder
 from tests.support.scripted import hard_limit
@@ -431,6 +432,23 @@ def test_a_request_that_is_cancelled_before_the_stub_begins() -> None:
     first, _, third = batch.outcomes()
     assert (first["OUT"].tolist(), third["OUT"].tolist()) == ([1], [3])
     assert batch.slots[1].is_cancelled()
+
+
+def test_a_request_that_was_never_begun_is_no_execution() -> None:
+    fake = Fake()
+    try:
+        _, slot = fake.calls._prepare(X, None)
+        fake.queue.submit_all([slot])
+        calls = fake.segment.consumer("calls")
+        within(20, calls.pull)
+        assert fake.queue.cancel(slot)
+        fake.answers.push(ANSWER, 1, answer(state=3))
+        statistics = fake.queue.statistics
+        until(lambda: sum(statistics.failures()) == 1)
+        assert statistics.failures()[FAILURE_REASONS.index("CANCELED")] == 1
+        assert statistics.counters()["exec_count"] == 0
+    finally:
+        fake.close()
 
 
 # -- random bytes -------------------------------------------------------------------------
