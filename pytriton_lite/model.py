@@ -547,7 +547,7 @@ class Model(ModelCalls):
         InvalidArgumentError
             No such version is ready.
         """
-        ready = self._repository.ready_versions(self._name)
+        ready = self._models.ready_versions(self._name)
         if not ready:
             raise InvalidArgumentError(
                 f"requested model '{self._name}' is not available", model=self._name
@@ -558,7 +558,7 @@ class Model(ModelCalls):
                 model=self._name,
             )
         wanted = ready if self._version == -1 else [self._version]
-        loaded = [self._repository.get(self._name, number) for number in wanted]
+        loaded = [self._models.get(self._name, number) for number in wanted]
         return {"model_stats": [version.statistics_json() for version in loaded]}
 
     def batch_properties(self) -> ModelBatchFlag:

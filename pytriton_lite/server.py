@@ -387,13 +387,13 @@ class Server:
 
         ``{"model_stats": [...]}``, sorted by name and version; see `Model.statistics`.
         """
-        repository = self._loaded
-        loaded = sorted(repository.loaded_versions(), key=lambda x: (x.name, x.version))
+        models = self._loaded.models
+        loaded = sorted(models.loaded_versions(), key=lambda x: (x.name, x.version))
         return {
             "model_stats": [
                 version.statistics_json()
                 for version in loaded
-                if version.version in repository.ready_versions(version.name)
+                if version.version in models.ready_versions(version.name)
             ]
         }
 
