@@ -44,6 +44,7 @@ if typing.TYPE_CHECKING:
     from pytriton_lite._protocol import TritonPythonModel
     from pytriton_lite._timings import Timings
     from pytriton_lite.model import (
+        FormedBatch,
         InferenceRequest,
         Model,
         ModelBatchFlag,
@@ -67,6 +68,7 @@ __all__ = [
     "ConfigValue",
     "DataType",
     "ErrorCode",
+    "FormedBatch",
     "InferenceRequest",
     "InferenceResponse",
     "InternalError",
@@ -109,6 +111,7 @@ _LAZY = {
     "Options": "_options",
     "TritonPythonModel": "_protocol",
     "Timings": "_timings",
+    "FormedBatch": "model",
     "InferenceRequest": "model",
     "Model": "model",
     "ModelBatchFlag": "model",

@@ -64,12 +64,27 @@ cdef class CallSlot:
     cdef uint64_t call              # its number in the process of its instance; 0 in this one
     cdef object waiter              # Contract of the stub whose BLS request it is, on the thread that
                                     # waits for `execute` there; may be left and waited for again
+    cdef ResponseOrder order        # who lets its answer out; or None
+    cdef int64_t ticket             # its number there
+    cdef object held                # the outcome, while earlier ones are awaited
 
     cdef object result(self)
     cdef bint finish(self, object outcome) except -1
+    cdef bint _finish_now(self, object outcome) except -1
     cdef int finish_and_wake(self, object outcome) except -1
 
 
+cdef class ResponseOrder:
+    cdef uint32_t lock
+    cdef ptl_node *waiting          # slots with `held` outcomes by ascending ticket; one reference each
+    cdef int64_t turn               # ticket whose outcome goes out next
+    cdef bint is_delivering
+
+    cdef int settle(self, CallSlot slot, object outcome) except -1
+
+
+cdef int leave_order(CallSlot slot) except -1
+cdef int settle_empty(ResponseOrder order, int64_t ticket) except -1
 cdef object answer_of(object outcome)
 cdef CallSlot new_slot(InferenceRequest request)
 cdef int64_t signal_slice() noexcept

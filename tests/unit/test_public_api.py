@@ -20,6 +20,7 @@ PUBLIC = [
     "ConfigValue",
     "DataType",
     "ErrorCode",
+    "FormedBatch",
     "InferenceRequest",
     "InferenceResponse",
     "InternalError",
