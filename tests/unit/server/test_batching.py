@@ -331,13 +331,17 @@ def test_submitted_requests_do_not_wait_for_a_delay_inline(make: Any) -> None:
     assert model.submit(rows(1, 1)).done()
 
 
-def test_an_unload_ends_the_delay(make: Any, execution: str, serve: Serve) -> None:
-    model = make(execution, "max_queue_delay_microseconds: 60000000")
+def test_an_unload_ends_the_delay(
+    repository: RepositoryBuilder, serve: Serve, execution: str
+) -> None:
+    repository.model("m", MODEL, config=config("max_queue_delay_microseconds: 60000000"))
+    server = serve(execution=execution)
+    model = server["m"]
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(model.run(rows(1, 1))))
     thread.start()
     _until(lambda: model._batch_queue().depth == 1)
-    model._repository.stop()
+    server.stop()
     thread.join()
     assert results[0]["BATCH"].tolist() == [[1, 0, 1]]
 
