@@ -1,12 +1,9 @@
 from collections.abc import Collection
-from typing import Protocol, final
+from typing import final
 
 from pytriton_lite._config.model_config import DynamicBatchingSettings
 from pytriton_lite._core.queue import RequestQueue
-
-class Timer(Protocol):
-    def arm(self, queue: BatchQueue, at_ns: int) -> None: ...
-    def disarm(self, queue: BatchQueue) -> None: ...
+from pytriton_lite._timer import ExpiryTimer
 
 @final
 class BatchQueue(RequestQueue):
@@ -21,7 +18,7 @@ class BatchQueue(RequestQueue):
         equal_inputs: Collection[str],
         has_optional: bool,
         is_decoupled: bool,
-        timer: Timer,
+        timer: ExpiryTimer,
     ) -> None: ...
     def expire(self) -> int: ...
     def hold(self) -> None: ...
