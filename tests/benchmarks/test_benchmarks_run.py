@@ -65,6 +65,10 @@ def run_quick(program: str, folder: Path) -> dict:
             "bench_load.py",
             {"load of 1 model, process, 4 at a time", "import of the stub"},
         ),
+        (
+            "bench_statistics.py",
+            {"count an execution", "response.timings", "model.statistics()"},
+        ),
     ],
 )
 def test_benchmark_writes_rows_with_their_baselines(program, some_rows, tmp_path):
