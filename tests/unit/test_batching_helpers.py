@@ -376,6 +376,26 @@ def test_model_stacks(tmp_path, as_copy, execution):
             assert out["ROWS"].tolist() == [[len(x)]] * len(x)
 
 
+@pytest.mark.parametrize("execution", ["inline", "thread", "process"])
+def test_forced_batch_gives_what_triton_gave(tmp_path, execution):
+    models = write_model(tmp_path, as_copy=False)
+    config = models / "m" / "config.pbtxt"
+    config.write_text(config.read_text() + "dynamic_batching { }")
+    with ptl.Server(models, execution=execution) as server:
+        model = server.model("m")
+        with model.hold_queue():
+            futures = [
+                model.submit({"X": np.float32(x), "IDS": np.array(ids)}) for x, ids, _ in ON_TRITON
+            ]
+        for future, (*_, answer) in zip(futures, ON_TRITON, strict=True):
+            if isinstance(answer, str):
+                assert str(future.exception(30)) == answer
+            else:
+                response = future.result(30)
+                found = [response[name].tolist() for name in ("PRODUCT", "TWICE", "ROWS")]
+                assert found == list(answer)
+
+
 def test_execute_called_with_a_list(tmp_path):
     path = write_model(tmp_path, as_copy=False) / "m" / "1" / "model.py"
     spec = importlib.util.spec_from_file_location("model_m", path)
