@@ -67,6 +67,7 @@ cdef class CallSlot:
     cdef ResponseOrder order        # who lets its answer out; or None
     cdef int64_t ticket             # its number there
     cdef object held                # the outcome, while earlier ones are awaited
+    cdef bint is_settled            # `order` has had its outcome
 
     cdef object result(self)
     cdef bint finish(self, object outcome) except -1

@@ -393,6 +393,7 @@ cdef class ResponseOrder:
         cdef ptl_node *node = NULL
         cdef CallSlot other
         slot.held = outcome
+        slot.is_settled = True
         ptl_lock(&self.lock)
         if slot.ticket < self.turn:
             ptl_unlock(&self.lock)  # a second one

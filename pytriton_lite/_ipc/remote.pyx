@@ -318,7 +318,7 @@ cdef class RemoteContract(Contract):
                 self.open_slots[slot] = None
                 if self.is_dead:
                     self._fail_pending(slot)
-            elif ptl_load(&slot.node.word) == PTL_RUNNING:
+            elif ptl_load(&slot.node.word) == PTL_RUNNING and not slot.is_settled:
                 raise BrokenSegmentError("a response sender was closed without a response")
             return PENDING
         if state != ANSWER_OUTCOME and (state != ANSWER_SKIPPED or not slot.is_given_up):
