@@ -814,7 +814,7 @@ cdef class RequestQueue:
             if ptl_push_front(&self.queue, &slot.node, &idle):
                 Py_DECREF(slot)
                 if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
-                    slot.finish_and_wake(self._closed_error())
+                    slot.finish_and_wake(self.closed_error())
                     slot.request = None
                 continue
             ptl_ring(idle)
