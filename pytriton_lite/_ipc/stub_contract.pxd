@@ -17,6 +17,7 @@ cdef class StubContract(Contract):
     cdef int64_t began_ns           # when the running call was begun with
 
     cdef int _call(self, Reader record) except -1
+    cdef str obstacle(self)
     cdef int _run_call(self, InferenceRequest request, CallSlot slot) except -1
     cdef int _begin_answer(self, Writer record, int state) except -1
     cdef int _abandon(self, CallSlot slot, bint is_soft) except -1

@@ -64,7 +64,7 @@ from pytriton_lite._ipc.arena cimport Arena, Block, Returns
 from pytriton_lite._ipc.arena import borrow
 from pytriton_lite._ipc.caller_memory cimport CallerMemory
 from pytriton_lite._ipc.exceptions import error_to_wire, error_of_wire
-from pytriton_lite._ipc.segment cimport Consumer, Producer, Segment
+from pytriton_lite._ipc.segment cimport Consumer, Producer, Segment, forked_error
 from pytriton_lite._ipc.segment import BrokenSegmentError
 from pytriton_lite.errors import InternalError, UnavailableError, UnsupportedError
 
@@ -153,6 +153,11 @@ cdef class Link:
             self.main_in = segment.consumer("answers", yield_ns=yield_ns)
             self.side_out = segment.producer("to_stub")
             self.side_in = segment.consumer("to_server", yield_ns=yield_ns)
+
+    @property
+    def is_forked(self):
+        """Whether this process is a forked child of the one that made the link: it has no part in it."""
+        return bool(self.main_out.is_inherited())
 
     def close(self):
         """The other process is gone: who waits for it gets UnavailableError, now and later."""
@@ -295,7 +300,7 @@ cdef class Link:
         if record.size > ring.largest:
             block = self.arena.allocate(record.size)
             if block is None:
-                raise _no_room(record.size)
+                raise _no_room(self, record.size)
             memcpy(block.memory, record.data, record.size)
             outer = new_writer(self)
             outer.lend(block)
@@ -342,7 +347,9 @@ cdef class _Lending:
     cdef Py_ssize_t count
 
 
-cdef object _no_room(int64_t size):
+cdef object _no_room(Link link, int64_t size):
+    if link.is_forked:
+        return forked_error()
     return InternalError(f"there is no room for {size} bytes in the memory shared with the stub process")
 
 
@@ -539,7 +546,7 @@ cdef class Writer:
                 return self.i64(offset)
         block = self.link.arena.allocate(size)
         if block is None:
-            raise _no_room(size)
+            raise _no_room(self.link, size)
         to = block.memory
         with nogil:
             memcpy(to, data, size)
