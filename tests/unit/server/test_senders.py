@@ -453,7 +453,7 @@ def test_is_cancelled_and_the_wait_is_over(model: ptl.Model, script: Script) -> 
 
     script.execute = execute
     with pytest.raises(ptl.RequestTimeoutError):
-        model({"IN": X}, timeout_s=0.02)
+        model({"IN": X}, timeout_s=0.5)  # enough for execute to have begun
     request, sender = kept
     wait_for(request.is_cancelled)  # a stub hears of it a moment later
     assert sender.is_cancelled()
