@@ -27,6 +27,9 @@ cdef enum:
     # How often a thread that leads for a stub looks whether that stub is still there.
     LOOK_NS = 100_000_000
 
+# What `execute` has logged is there when its answer is, unless a log handler is slow.
+cdef double TELLING_S = 0.2
+
 
 cdef class RemoteContract(Contract):
     """Runs requests on the stub at the other end of `link`.
@@ -205,12 +208,15 @@ cdef class RemoteContract(Contract):
 
     cdef object _outcome(self, Reader record):
         cdef CallSlot slot = self.current
-        cdef int state
+        cdef int state, flags
         if record.kind != ANSWER or record.call != slot.call:
             raise BrokenSegmentError(f"a record of kind {record.kind} came in place of an answer")
         self.awaits_coroutine = self.bls.has_sender = False
         state = record.u8()
-        self.has_failed = record.u8()
+        flags = record.u8()
+        self.has_failed = flags & ANSWER_FAILED
+        if flags & ANSWER_TOLD:
+            self.link.wait_until_read_aside(TELLING_S)
         self.usual_ns += (max(0, record.i64()) - self.usual_ns) // 8
         if state == ANSWER_RESCHEDULED and self.is_iterative:
             return RESCHEDULED

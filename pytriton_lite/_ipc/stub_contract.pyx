@@ -142,6 +142,7 @@ cdef class StubContract(Contract):
     def _state(self, CallSlot slot, int state):
         cdef Writer record = new_writer(self.link)
         self._begin_answer(record, state)
+        self.link.has_told = False
         self.link.send(record, False, ANSWER, slot.call)
         return 0
 
@@ -159,12 +160,13 @@ cdef class StubContract(Contract):
             self.has_failed = True
             self._begin_answer(record, ANSWER_OUTCOME)
             record.outcome(self.failure(str(error), error, slot.request_id or ""))
+        self.link.has_told = False
         self.link.send(record, False, ANSWER, slot.call)
         return 0
 
     cdef int _begin_answer(self, Writer record, int state) except -1:
         record.u8(state)
-        record.u8(self.has_failed)
+        record.u8((ANSWER_FAILED if self.has_failed else 0) | (ANSWER_TOLD if self.link.has_told else 0))
         record.i64(ptl_now_ns() - self.began_ns)
         return 0
 

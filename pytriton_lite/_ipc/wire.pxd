@@ -23,6 +23,7 @@ cdef class Link:
     cdef object lending                 # lock
     cdef public bint shares_inputs      # of the stub: model code sees callers' memory itself
     cdef readonly bint is_closed
+    cdef public bint has_told           # of the stub: something aside that is to be known before the next answer
     cdef uint64_t done_aside            # bytes of `side_in` whose records have been dealt with
 
     cdef int send(

@@ -177,6 +177,8 @@ cdef class Link:
             record.text(text)
         record.json(data)
         self.send(record, aside, kind, call)
+        if kind == protocol.TELL:
+            self.has_told = True
 
     def post_quietly(self, uint32_t kind, str text, data):
         """`post` aside something small that the other side reads when it is awake anyway, or wants to."""
