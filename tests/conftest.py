@@ -13,7 +13,7 @@ import pytest
 
 import pytriton_lite as ptl
 from pytriton_lite._core.tensor import live_tensor_count
-from tests.support import remote
+from tests.support import remote, shared
 from tests.support.repository import RepositoryBuilder
 
 
@@ -66,6 +66,6 @@ def serve(repository: RepositoryBuilder) -> Iterator[Callable[..., ptl.Server]]:
     yield start
     for server in servers:
         server.stop()
-    theirs = ("asyncio", remote.THREADS)
+    theirs = ("asyncio", remote.THREADS, shared.THREADS)
     left = [t for t in threading.enumerate() if t not in before and not t.name.startswith(theirs)]
     assert not left, f"threads left behind: {left}"
