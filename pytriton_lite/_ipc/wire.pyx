@@ -20,6 +20,7 @@ Layout of a record's payload; numbers are little-endian and not aligned::
 
     text        uint32 bytes, UTF-8 (surrogates pass)
     json        text
+    blobs       uint32 n, n x (int64 bytes, bytes): what JSON cannot carry, at the end of a question
     tensor      uint8 data type, uint8 number of dims, uint8 place, int64 bytes, n x int64 dims,
                 text name, then the data (place 0), or int64 offset of its block in the sender's arena
                 (place 1), in the receiver's arena (place 2), in callers' memory (place 3); in place 3
@@ -170,12 +171,18 @@ cdef class Link:
             lent, self.lent = self.lent, {}
         lent.clear()  # without the lock: blocks go with it
 
-    def post(self, uint32_t kind, uint64_t call, text, data, *, bint aside=True):
-        """Send a text and something that JSON can carry."""
+    def post(self, uint32_t kind, uint64_t call, text, data, *, bint aside=True, tuple blobs=()):
+        """Send a text and something that JSON can carry, and bytes."""
         cdef Writer record = new_writer(self)
+        cdef bytes blob
         if text is not None:
             record.text(text)
         record.json(data)
+        if blobs:
+            record.u32(len(blobs))
+            for blob in blobs:
+                record.i64(PyBytes_GET_SIZE(blob))
+                memcpy(record.grow(PyBytes_GET_SIZE(blob)), PyBytes_AS_STRING(blob), PyBytes_GET_SIZE(blob))
         self.send(record, aside, kind, call)
         if kind == protocol.TELL:
             self.has_told = True
@@ -716,6 +723,17 @@ cdef class Reader:
             return json_module.loads(text)
         except (ValueError, RecursionError) as error:
             raise BrokenSegmentError("a record holds text that is no JSON") from error
+
+    def blobs(self):
+        """What `Link.post` was given beside its data, if this is all that is left."""
+        cdef list found = []
+        cdef uint32_t count = self.u32() if self.left else 0
+        cdef int64_t size
+        while count:
+            count -= 1
+            size = self.i64()
+            found.append(PyBytes_FromStringAndSize(self.take(size), size))
+        return tuple(found)
 
     cdef object array(self, bint may_view):
         """The next tensor: its array, whose memory belongs to who reads; sets `name` and `data_type`.
