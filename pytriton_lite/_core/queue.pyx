@@ -631,9 +631,9 @@ cdef class RequestQueue:
         cdef ptl_worker *idle = NULL
         self.executors.remove(executor)
         self.contracts.remove(executor.contract)
-        with nogil:
-            ptl_retire(&self.queue, &executor.worker, &idle)
-            ptl_ring(idle)
+        # With the GIL: without it others that are rung here may be retired and gone meanwhile.
+        ptl_retire(&self.queue, &executor.worker, &idle)
+        ptl_ring(idle)
 
     def dismiss(self, Executor executor):
         """One instance gets no more requests, while the others go on; see `wait_until_out`."""
