@@ -2,9 +2,9 @@
 
 A stub's `execute` asks the test's process to run the function, and does meanwhile what that
 wants done to its requests and senders, on its own thread. Other threads of the test have
-connections of their own, for each of which the stub has a thread. Requests, senders and tensors
-stay where they are; the test has a `Remote` in place of each, and when that goes, the stub lets go,
-too. All else goes by value.
+connections of their own, for each of which the stub has a thread. Requests, senders, tensors and
+the model's `pb_utils` stay where they are; the test has a `Remote` in place of each, and when
+that goes, the stub lets go, too. All else goes by value.
 
 ::
 
@@ -40,8 +40,19 @@ VARIABLE = "PYTRITON_LITE_TEST_SCRIPTS"
 THREADS = "remote-script"
 """How the names of threads of this module begin. They stay until their stub has ended."""
 
+
+class Utils:
+    """`pb_utils` of a model."""
+
+    def __init__(self, utils: Any) -> None:
+        self._utils = utils
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._utils, name)
+
+
 # Of model code, what stays in the stub.
-_KEPT = (pb_utils.InferenceRequest, pb_utils.InferenceResponseSender, pb_utils.Tensor)
+_KEPT = (pb_utils.InferenceRequest, pb_utils.InferenceResponseSender, pb_utils.Tensor, Utils)
 
 
 class Remote:
@@ -92,8 +103,10 @@ def _error(text: str, code: int) -> Any:
     return pb_utils.TritonError(text, getattr(pb_utils.TritonError, by_number[code]))
 
 
-def _exception(text: str) -> BaseException:
-    return pb_utils.TritonModelException(text)
+def _exception(text: str, cause: BaseException | None) -> BaseException:
+    made = pb_utils.TritonModelException(text)
+    made.__cause__ = cause
+    return made
 
 
 class _Pickler(pickle.Pickler):
@@ -119,7 +132,7 @@ class _Pickler(pickle.Pickler):
             failure = None if error is None else (error.message(), int(error.code()))
             return _response, (tensors, failure, json.loads(thing.parameters() or "{}") or None)
         if type(thing) is pb_utils.TritonModelException:
-            return _exception, (str(thing),)
+            return _exception, (str(thing), thing.__cause__)
         return NotImplemented
 
 

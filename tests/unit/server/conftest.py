@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 
 import pytriton_lite as ptl
-from tests.support import remote
 from tests.support.bls import caller, within
 from tests.support.repository import RepositoryBuilder
-from tests.support.scripted import Script, hard_limit, offer_scripts
+from tests.support.scripted import Script, hard_limit
 from tests.support.shared import VARIABLE, offered
 
 LIMIT_S = 40
@@ -28,14 +27,6 @@ def time_limit() -> Iterator[None]:
     """A test that hangs ends; for use by whole modules."""
     with hard_limit(40):
         yield
-
-
-@pytest.fixture
-def in_stubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stubs find what tests support them with; for use by whole modules."""
-    monkeypatch.setenv(remote.VARIABLE, offer_scripts())
-    root = str(Path(__file__).parents[3])
-    monkeypatch.setenv("PYTHONPATH", root, prepend=os.pathsep)
 
 
 @pytest.fixture
