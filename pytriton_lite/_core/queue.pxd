@@ -11,7 +11,7 @@ from pytriton_lite._core.sync cimport ptl_queue, ptl_worker
 cdef class Executor:
     cdef ptl_worker worker
     cdef Contract contract
-    cdef CallSlot running           # what the instance executes; None of an inline one
+    cdef readonly CallSlot running  # what the instance executes; None of an inline one
     # Of an instance in another process:
     cdef CallSlot handed            # what the pump is to run first
     cdef InferenceRequest left      # whose outcome the pump is to wait for, as `running`

@@ -651,7 +651,8 @@ class ProcessInstance(Instance):
     @override
     def abandon(self) -> None:
         stub = self._stub
-        if stub is not None:
+        # One that only waits for response senders is finalized by the next `finish`.
+        if stub is not None and stub.executor.running is not None:
             stub.kill()
 
     @property

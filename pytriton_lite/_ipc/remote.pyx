@@ -319,6 +319,12 @@ cdef class RemoteContract(Contract):
         for slot in list(self.open_slots):
             self._fail_pending(slot)
 
+    def fail_open(self, make_error):
+        cdef CallSlot slot
+        for slot in list(self.open_slots):
+            self.given_up(slot, False)
+        Contract.fail_open(self, make_error)
+
     cdef int _fail_pending(self, CallSlot slot) except -1:
         self.slots.pop(slot.call, None)
         slot.finish_and_wake(self.make_dead_error())

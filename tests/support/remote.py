@@ -359,8 +359,11 @@ class StubScript:
         return self._ask("execute", requests)
 
     def append(self, entry: Any) -> None:
-        """Of `log`."""
+        """Of `log`. With "finalize" the process ends, so what was asked gets its reply before."""
         self._ask("log", entry)
+        if entry == "finalize":
+            with _replied:
+                _replied.wait_for(lambda: not _unreplied, 1.0)
 
     def _ask(self, what: str, data: Any) -> Any:
         if getattr(_local, "connection", None) is None:
@@ -376,6 +379,8 @@ def _own_address() -> str:
 
 
 _listener: Listener | None = None
+_replied = threading.Condition()
+_unreplied: set[int] = set()  # threads that do something
 
 
 def _listen() -> None:
@@ -412,6 +417,18 @@ def _serve_one(connection: Connection) -> tuple[bool, Any]:
     if what == "raise":
         raise rest[0]
     function, arguments = rest
+    with _replied:
+        _unreplied.add(threading.get_ident())
+    try:
+        _do(connection, function, arguments)
+    finally:
+        with _replied:
+            _unreplied.discard(threading.get_ident())
+            _replied.notify_all()
+    return False, None
+
+
+def _do(connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     reply: tuple[str, Any]
     try:
         reply = "ok", function(*arguments)
@@ -422,4 +439,3 @@ def _serve_one(connection: Connection) -> tuple[bool, Any]:
         _send(connection, reply, _table)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         _send(connection, ("error", AssertionError(f"cannot be sent: {error}")))
-    return False, None
