@@ -123,10 +123,10 @@ cdef class StubContract(Contract):
         try:
             returned = Contract._execute(self, requests)
         except BaseException as error:
-            if self.link.is_forked:
+            if self.link.is_inherited():
                 _end_child(error)
             raise
-        if self.link.is_forked:
+        if self.link.is_inherited():
             _end_child(None)
         return returned
 
@@ -173,7 +173,7 @@ cdef class StubContract(Contract):
     # -- response senders --------------------------------------------------------------
 
     cdef str obstacle(self):
-        if not self.link.is_forked:
+        if not self.link.is_inherited():
             return None
         return "Unable to send response. This process is a forked child of the instance's: send there."
 
@@ -248,7 +248,7 @@ cdef class StubStream(StreamBuffer):
     """Sends responses to the server at once, as many as its reader keeps up with."""
 
     cdef int push(self, Reply response, bint is_last, bint may_overflow) except -1:
-        if self.home.link.is_forked:
+        if self.home.link.is_inherited():
             return STREAM_ENDED  # some thread of the parent may have the lock
         with self.order:
             if self.is_discarded or self.is_ended:

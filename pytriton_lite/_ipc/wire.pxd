@@ -30,6 +30,7 @@ cdef class Link:
         self, Writer record, bint aside, uint32_t kind, uint64_t call, int64_t deadline_ns=*
     ) except -1
     cdef Reader receive(self, bint aside, int64_t deadline_ns)
+    cdef bint is_inherited(self) noexcept
     cpdef int lend(self, Block block) except -1
     cdef int end_lending(self, uint64_t offset) except -1
     cdef Block block_lent(self, uint64_t offset)

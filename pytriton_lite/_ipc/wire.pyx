@@ -158,7 +158,10 @@ cdef class Link:
     @property
     def is_forked(self):
         """Whether this process is a forked child of the one that made the link: it has no part in it."""
-        return bool(self.main_out.is_inherited())
+        return bool(self.is_inherited())
+
+    cdef bint is_inherited(self) noexcept:
+        return self.main_out.is_inherited()
 
     def close(self):
         """The other process is gone: who waits for it gets UnavailableError, now and later."""
@@ -357,7 +360,7 @@ cdef class _Lending:
 
 
 cdef object _no_room(Link link, int64_t size):
-    if link.is_forked:
+    if link.is_inherited():
         return forked_error()
     return InternalError(f"there is no room for {size} bytes in the memory shared with the stub process")
 
