@@ -651,8 +651,11 @@ class ProcessInstance(Instance):
     @override
     def abandon(self) -> None:
         stub = self._stub
-        # One that only waits for response senders is finalized by the next `finish`.
-        if stub is not None and stub.executor.running is not None:
+        if stub is None:
+            return
+        # One whose requests have been failed is idle, and finalized by the next `finish`.
+        is_idle = stub.executor.running is None
+        if not is_idle or not stub.contract.wait_until_answered(time.monotonic_ns()):
             stub.kill()
 
     @property

@@ -225,7 +225,7 @@ def check_memory(server: ptl.Server) -> None:
     links = [
         instance._stub._link
         for name in ("double", "drip")
-        for instance in server._loaded.get(name, 1).instances  # type: ignore[attr-defined]
+        for instance in server._loaded.models.get(name, 1).instances  # type: ignore[attr-defined]
     ]
     until(lambda: gc.collect() >= 0 and [link.arena.used_blocks for link in links] == [0] * 8)
 
