@@ -485,6 +485,9 @@ class _Stub:
         try:
             with self._stacks:
                 said = self._loading.wait()
+            # What was logged, and the metrics that the model holds: the instance that this one
+            # replaces must not let go of theirs before.
+            self.asker.settle()
             self.has_is_ready = bool(said["has_is_ready"])
         except BaseException:
             self.end(time.monotonic_ns())
