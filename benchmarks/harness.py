@@ -46,7 +46,8 @@ class Row:
     Attributes
     ----------
     value, best
-        Median and best of the rounds' figures, in `unit`; of a rate the best is the greatest.
+        Median and best of the rounds' figures, in `unit`; of a rate, and of
+        a number of requests in a batch, the best is the greatest.
     baseline, baseline_value
         Who it is compared to, and the median of its figures.
     ratio, ratio_best
@@ -143,7 +144,7 @@ class Report:
             wanted.append((f"<= {most:g} {unit}", value <= most))
         if least is not None:
             wanted.append((f">= {least:,.0f} {unit}", value >= least))
-        best = max if unit.endswith("/s") else min
+        best = max if unit.endswith("/s") or unit == "requests" else min
         row = Row(
             name, value, best(values), unit, baseline, median(base) if base else None, ratio,
             best(ratios) if ratios else None,

@@ -42,7 +42,9 @@ if typing.TYPE_CHECKING:
     from pytriton_lite._index import ModelIndexEntry, ModelState
     from pytriton_lite._options import CompatibilityWarning, ModelControlMode, Options
     from pytriton_lite._protocol import TritonPythonModel
+    from pytriton_lite._timings import Timings
     from pytriton_lite.model import (
+        FormedBatch,
         InferenceRequest,
         Model,
         ModelBatchFlag,
@@ -66,6 +68,7 @@ __all__ = [
     "ConfigValue",
     "DataType",
     "ErrorCode",
+    "FormedBatch",
     "InferenceRequest",
     "InferenceResponse",
     "InternalError",
@@ -82,6 +85,7 @@ __all__ = [
     "RequestTimeoutError",
     "Server",
     "Tensor",
+    "Timings",
     "TritonError",
     "TritonPythonModel",
     "UnavailableError",
@@ -106,6 +110,8 @@ _LAZY = {
     "ModelControlMode": "_options",
     "Options": "_options",
     "TritonPythonModel": "_protocol",
+    "Timings": "_timings",
+    "FormedBatch": "model",
     "InferenceRequest": "model",
     "Model": "model",
     "ModelBatchFlag": "model",

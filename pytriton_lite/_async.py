@@ -46,6 +46,11 @@ class LoopBridge:
             bridge = _bridges[loop] = cls(loop)
         return bridge
 
+    @classmethod
+    def of_running(cls) -> LoopBridge:
+        """The bridge of the loop that runs on this thread."""
+        return cls.of(asyncio.get_running_loop())
+
     async def run(self, queue: Any, slot: Any, timeout_s: float | None) -> Any:
         """Queue a slot and await its response; None when the queue is closed.
 
@@ -146,12 +151,13 @@ class LoopBridge:
     def _deliver(self) -> None:
         # First this, then the slots: one that is appended from now on wakes the loop again.
         self._is_woken = False
-        while self._done:
-            slot = self._done.popleft()
-            if isinstance(slot, AsyncResponseStream | _Submitted):
+        done, futures = self._done, self._futures
+        while done:
+            slot = done.popleft()
+            if isinstance(slot, _WOKEN):
                 slot.wake()
                 continue
-            future = self._futures.pop(slot, None)
+            future = futures.pop(slot, None)
             if future is None or future.done():
                 continue
             outcome = slot.take_outcome()
@@ -283,3 +289,7 @@ class AsyncResponseStream:
     async def aclose(self) -> None:
         """The same as `cancel`, as asynchronous generators call it."""
         self.close()
+
+
+# What is delivered by `wake`; a tuple, since a union would be made anew for each slot.
+_WOKEN = (AsyncResponseStream, _Submitted)

@@ -263,7 +263,11 @@ def _nearest_backend(backend: str, backend_directory: str) -> str:
         names = [entry.name for entry in os.scandir(backend_directory) if entry.is_dir()]
         missing = ""
     except OSError:
-        names, missing = [], f"; there is no backend directory '{backend_directory}'"
+        names = []
+        missing = (
+            f"; there is no backend directory '{backend_directory}': "
+            "the server's option backend_directory names it"
+        )
     # The one that is always there.
     near = difflib.get_close_matches(backend, [*names, "python"], 1)
     return f"; did you mean '{near[0]}'?" if near else missing

@@ -38,6 +38,7 @@ from pytriton_lite._config.validate import (
     validate_parameters,
 )
 from pytriton_lite._control import ModelControl
+from pytriton_lite._core.batch_queue import BatchQueue
 from pytriton_lite._core.calls import ServedVersion
 from pytriton_lite._core.input_spec import InputEntry, InputSpec
 from pytriton_lite._core.queue import RequestQueue
@@ -66,6 +67,7 @@ from pytriton_lite._ipc.caller_memory import CallerMemory
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import Options
 from pytriton_lite._overrides import OverrideFolder
+from pytriton_lite._timer import TIMER
 from pytriton_lite.errors import ConfigError, UnavailableError, UnsupportedError
 
 _log = logging.getLogger("pytriton_lite.server")
@@ -221,11 +223,28 @@ def _refuse_unsupported(settings: ModelSettings) -> None:
             f"model '{settings.name}' uses {missing}, which is not supported yet",
             model=settings.name,
         )
-    if settings.scheduler == "dynamic_batching":
-        _log.warning(
-            "model '%s': dynamic batching is not supported yet, requests are executed one by one",
+
+
+def _queue_of(settings: ModelSettings, mode: str) -> RequestQueue:
+    is_inline, is_remote = mode == "inline", mode == "process"
+    if settings.dynamic_batching is None:
+        return RequestQueue(
             settings.name,
+            is_inline=is_inline,
+            is_iterative=settings.is_iterative,
+            is_remote=is_remote,
         )
+    return BatchQueue(
+        settings.name,
+        settings.dynamic_batching,
+        settings.max_batch_size,
+        is_inline=is_inline,
+        is_remote=is_remote,
+        equal_inputs=[i.name for i in settings.inputs if -1 in i.dims and not i.allow_ragged_batch],
+        has_optional=any(i.is_optional for i in settings.inputs),
+        is_decoupled=settings.is_decoupled,
+        timer=TIMER,
+    )
 
 
 class AskedVersion(ServedVersion):
@@ -322,12 +341,7 @@ class LoadedVersion:
         self.settings = settings_of(message)
         _refuse_unsupported(self.settings)
         self._exit_timeout = options.exit_timeout
-        self._queue = RequestQueue(
-            name,
-            is_inline=mode == "inline",
-            is_iterative=self.settings.is_iterative,
-            is_remote=mode == "process",
-        )
+        self._queue = _queue_of(self.settings, mode)
         spec = InputSpec(
             name,
             self.settings.max_batch_size,
@@ -542,6 +556,10 @@ class LoadedVersion:
     def statistics(self) -> VersionStatistics:
         """What was served since the load."""
         return self._queue.statistics
+
+    def statistics_json(self) -> dict[str, Any]:
+        """`statistics` in Triton's JSON form; a new dict."""
+        return {"name": self.name, "version": str(self.version), **self.statistics.to_dict()}
 
     @property
     def pending_count(self) -> int:
@@ -761,7 +779,7 @@ def _plans(
             device_id=device_id,
             config_json=settings.json,
             output_names=tuple(dict.fromkeys(output.name for output in settings.outputs)),
-            is_batching=settings.max_batch_size > 0,
+            max_batch_size=settings.max_batch_size,
             is_decoupled=settings.is_decoupled,
             is_iterative=settings.is_iterative,
             share_memory=options.share_memory,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import numbers
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -11,15 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 
+from pytriton_lite._core.batch_queue import BatchQueue
 from pytriton_lite._core.calls import ModelCalls, ServedVersion
 from pytriton_lite._core.reply import InferenceResponse, error_response
 from pytriton_lite._dtypes import BY_NUMBER
-from pytriton_lite.errors import InvalidArgumentError, TritonError
+from pytriton_lite.errors import InvalidArgumentError, TritonError, UnsupportedError
 
 if TYPE_CHECKING:
     import concurrent.futures
 
-    from pytriton_lite._async import AsyncResponseStream
+    from pytriton_lite._async import AsyncResponseStream, LoopBridge
     from pytriton_lite._config.explain import ConfigExplanation
     from pytriton_lite._core.calls import ResponseStream, ServedVersion
     from pytriton_lite._future import RequestFuture
@@ -41,6 +43,34 @@ class ModelTxnPropertyFlag(IntEnum):
 
     ONE_TO_ONE = 1
     DECOUPLED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FormedBatch:
+    """A batch that the dynamic batcher formed; from `Model.explain_batching`.
+
+    Attributes
+    ----------
+    batch_size
+        Sum of the batch sizes of its requests.
+    request_count
+        How many requests it was.
+    reason
+        Why it was closed: ``"full"`` (nothing more fits, or what comes next is too much),
+        ``"preferred size"``, ``"delay over"``, ``"incompatible"`` (what comes next must not be
+        mixed with it), ``"idle instance"`` (there is no delay, and an instance was free) or
+        ``"released"`` (by the end of `Model.hold_queue`, or since the model is unloaded).
+    queue_ns
+        How long its oldest request had waited, in nanoseconds.
+    instance_name
+        Which instance ran it.
+    """
+
+    batch_size: int
+    request_count: int
+    reason: str
+    queue_ns: int
+    instance_name: str
 
 
 @dataclass(slots=True)
@@ -227,22 +257,21 @@ class Model(ModelCalls):
             outputs, parameters, request_id, priority, correlation_id,
             _flags(sequence_start, sequence_end), timeout,
         )  # fmt: skip
-        import asyncio
-
-        from pytriton_lite._async import LoopBridge
-
-        loop = asyncio.get_running_loop()
+        bridge = _bridge_class().of_running()
         response: InferenceResponse | None
         while True:
             served, slot = self._prepare(inputs, fields)
             if served.queue.is_inline:
+                import asyncio
+
+                loop = asyncio.get_running_loop()
                 try:
                     response = await loop.run_in_executor(None, self._run, served, slot, timeout_s)
                 except asyncio.CancelledError:
                     served.queue.cancel(slot)
                     raise
             else:
-                response = await LoopBridge.of(loop).run(served.queue, slot, timeout_s)
+                response = await bridge.run(served.queue, slot, timeout_s)
             if response is not None:
                 return response
             self._check_replaced(served)
@@ -466,6 +495,59 @@ class Model(ModelCalls):
             "timeout": timeout,
         }
 
+    # -- dynamic batching --------------------------------------------------------------
+
+    def explain_batching(self) -> list[FormedBatch]:
+        """Say how recent requests were batched, and why; oldest batch first, at most 256.
+
+        Raises
+        ------
+        UnsupportedError
+            The model has no dynamic batching.
+        """
+        return [FormedBatch(*batch) for batch in self._batch_queue().explain()]
+
+    @contextlib.contextmanager
+    def hold_queue(self) -> Iterator[None]:
+        """Collect the requests that come within a ``with`` block, and batch them at its end.
+
+        Then exactly those batches are formed that the configuration makes of these requests when
+        they are all there and have waited long enough; so a test can force a batch. Requests
+        that run already, and batches that were formed before, go on.
+
+        Notes
+        -----
+        Other threads may call the model as always; they wait. The thread of the block itself uses
+        `submit` or `async_run` tasks. Timeouts in the queue go on meanwhile. Blocks may be nested;
+        the last one's end counts. A model that is loaded anew takes no part in it.
+
+        Raises
+        ------
+        UnsupportedError
+            The model has no dynamic batching.
+        InvalidArgumentError
+            From a call that waits for its answer, such as `run`, on the thread of the block: it
+            would wait for ever.
+        """
+        queue = self._batch_queue()
+        queue.hold()
+        try:
+            yield
+        finally:
+            queue.release()
+
+    def _batch_queue(self) -> BatchQueue:
+        served = self._endpoint.served
+        if served is None:
+            raise self._endpoint.explain()
+        if not isinstance(served.queue, BatchQueue):
+            raise UnsupportedError(
+                f"model '{self._name}' has no dynamic batching: its configuration has no "
+                "'dynamic_batching'",
+                model=self._name,
+            )
+        return served.queue
+
     # -- description -------------------------------------------------------------------
 
     def ready(self, *, raise_on_error: bool = False) -> bool:
@@ -536,6 +618,31 @@ class Model(ModelCalls):
             "outputs": outputs,
         }
 
+    def statistics(self) -> dict[str, Any]:
+        """Triton's statistics, in the form of ``/v2/models/<name>/stats``.
+
+        ``{"model_stats": [...]}`` with one entry per ready version; of a `Model` with a version, of
+        that one. Durations are in nanoseconds, and counters start at 0 with each load.
+
+        Raises
+        ------
+        InvalidArgumentError
+            No such version is ready.
+        """
+        ready = self._models.ready_versions(self._name)
+        if not ready:
+            raise InvalidArgumentError(
+                f"requested model '{self._name}' is not available", model=self._name
+            )
+        if self._version != -1 and self._version not in ready:
+            raise InvalidArgumentError(
+                f"requested model version is not available for model '{self._name}'",
+                model=self._name,
+            )
+        wanted = ready if self._version == -1 else [self._version]
+        loaded = [self._models.get(self._name, number) for number in wanted]
+        return {"model_stats": [version.statistics_json() for version in loaded]}
+
     def batch_properties(self) -> ModelBatchFlag:
         """Whether the first dimension of its tensors is a batch."""
         settings = self._models.get(self._name, self._version).settings
@@ -549,6 +656,14 @@ class Model(ModelCalls):
             if settings.is_decoupled
             else ModelTxnPropertyFlag.ONE_TO_ONE
         )
+
+
+@functools.cache
+def _bridge_class() -> type[LoopBridge]:
+    # Imported when the first one is asked for; an import statement in each call took 1 to 2 us.
+    from pytriton_lite._async import LoopBridge
+
+    return LoopBridge
 
 
 @functools.cache

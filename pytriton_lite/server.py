@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pytriton_lite.server")
 
-_EXTENSIONS = ("model_repository", "model_configuration", "parameters")
+_EXTENSIONS = ("model_repository", "model_configuration", "parameters", "statistics")
 
 
 class Server:
@@ -382,6 +382,21 @@ class Server:
         With ``strict_readiness=False``: whether it is live.
         """
         return self.live() and self._loaded.models.all_ready()
+
+    def statistics(self) -> dict[str, Any]:
+        """Triton's statistics of all ready models, in the form of ``/v2/models/stats``.
+
+        ``{"model_stats": [...]}``, sorted by name and version; see `Model.statistics`.
+        """
+        models = self._loaded.models
+        loaded = sorted(models.loaded_versions(), key=lambda x: (x.name, x.version))
+        return {
+            "model_stats": [
+                version.statistics_json()
+                for version in loaded
+                if version.version in models.ready_versions(version.name)
+            ]
+        }
 
     def metrics(self) -> str:
         """Metrics of all models, in the text format of Prometheus.

@@ -2,14 +2,18 @@
 """The contract of `execute`, written once for every home of an instance.
 
 Calls the model with a list of requests, checks what it returns in Triton's order and
-with Triton's texts, and turns the request into one outcome: an answer for the caller, or
+with Triton's texts, and turns each request into one outcome: an answer for the caller, or
 the exception to raise there, now or later through a response sender. Nothing that model
-code does makes `Contract.run` raise, except a Ctrl-C of the user in inline mode.
+code does makes `Contract.run` and `Contract.run_batch` raise, except a Ctrl-C of the user in
+inline mode.
+
+What breaks the contract fails the whole batch: one element of a wrong type fails the requests
+whose elements are right, too, as on Triton (observed on 2.51).
 
 Memory: see answer.pyx for outputs. Inputs that the model keeps are copied when `execute`
 has returned, since the caller may reuse its own arrays from then on.
 """
-from cpython.list cimport PyList_GET_SIZE
+from cpython.list cimport PyList_GET_SIZE, PyList_GetSlice
 from cpython.object cimport PyObject
 
 import dis
@@ -21,6 +25,7 @@ from pytriton_lite._core.array cimport SHARE_ALL, SHARE_NONE, reference_count
 from pytriton_lite._core.message cimport InferenceRequest, InferenceResponse
 from pytriton_lite._core.sender cimport InferenceResponseSender, make_sender
 from pytriton_lite._core.slot cimport CallSlot
+from pytriton_lite._core.sync cimport PTL_RUNNING, ptl_store
 from pytriton_lite._core.tensor cimport Tensor
 from pytriton_lite.errors import InternalError
 
@@ -87,8 +92,8 @@ cdef class Contract(AnswerMaker):
         unchecked, as Triton does.
     output_reshapes
         Dims that the client sees, for outputs with ``reshape``; None when there are none.
-    is_batching
-        Whether shapes have a batch dimension.
+    max_batch_size
+        Most rows of a batch; 0: shapes have no batch dimension.
     is_decoupled
         Responses come through response senders, any number of them.
     is_iterative
@@ -101,7 +106,7 @@ cdef class Contract(AnswerMaker):
 
     def __init__(
         self, object model, *, str model_name, long model_version, str instance_name,
-        str model_file, describe, loop, check_outputs, dict output_reshapes, bint is_batching,
+        str model_file, describe, loop, check_outputs, dict output_reshapes, long max_batch_size,
         bint is_decoupled, bint is_iterative, bint share_memory, bint is_inline,
     ):
         self.model = model
@@ -113,7 +118,8 @@ cdef class Contract(AnswerMaker):
         self.loop = loop
         self.check_outputs = check_outputs
         self.output_reshapes = output_reshapes
-        self.is_batching = is_batching
+        self.max_batch_size = max_batch_size
+        self.is_batching = max_batch_size > 0
         self.is_decoupled = is_decoupled
         self.is_iterative = is_iterative
         self.share_memory = SHARE_ALL if share_memory else SHARE_NONE
@@ -143,11 +149,7 @@ cdef class Contract(AnswerMaker):
             if self.is_inline and is_ctrl_c(error):
                 self._fail(request, holders, self.failure("interrupted", error, request.id))
                 raise
-            if type(error) is _NoExecute:
-                return self._fail(request, holders, self.failure(str(error), None, request.id))
-            return self._fail(
-                request, holders, self.failure(self.describe(error), error, request.id)
-            )
+            return self._fail(request, holders, self._failure_of(error, request.id))
         set_current(outer)
         if (request.sender is None and request.release_flags == 0 and not self.is_decoupled
                 and type(returned) is list and PyList_GET_SIZE(returned) == 1
@@ -161,6 +163,114 @@ cdef class Contract(AnswerMaker):
             )
         return self._settle(request, holders, returned, form)
 
+    cdef list run_batch(self, list requests, list forms):
+        """Run `execute` on several requests at once; the outcome of each, as `run` gives it.
+
+        `requests` holds the only reference to each of them that the runtime has, and `forms`
+        what their answers may be. What is wrong with an answer is the matter of its request;
+        see `has_failed` of the slots for whose request was not answered by its model. None when
+        this thread need not wait for an instance in another process, where `resume_batch` does.
+        """
+        cdef PyObject *outer = ptl_current_contract
+        cdef object returned
+        cdef InferenceRequest request
+        cdef Py_ssize_t held = 0
+        cdef str text = self._excess(requests)
+        self.has_failed = False
+        for request in requests:
+            request.home = self
+        # From here on nobody but the list holds a request, besides the variable in loops.
+        request = None
+        if text is not None:
+            return self._fail_batch(requests, text, None)
+        self.executions += 1
+        set_current(<PyObject *> self)
+        try:
+            returned = self._execute(requests[:])  # what the model does to its list is its own matter
+        except BaseException as error:
+            set_current(outer)
+            if self.is_inline and is_ctrl_c(error):
+                self._fail_batch(requests, "interrupted", error)
+                raise
+            if type(error) is _NoExecute:
+                return self._fail_batch(requests, str(error), None)
+            return self._fail_batch(requests, self.describe(error), error)
+        set_current(outer)
+        if type(returned) is list and reference_count(<PyObject *> returned) == 1:
+            held = 2  # each response, by the list and a variable
+        else:
+            returned = _own(returned)
+        text = self._violation(returned, requests)
+        if text is not None:
+            return self._fail_batch(requests, text, None)
+        return self._outcomes(requests, returned, held, forms)
+
+    cdef list _outcomes(self, list requests, list returned, Py_ssize_t held, list forms):
+        """Outcomes of a batch whose `execute` returned what it may; `held` as for `_settle_one`."""
+        cdef InferenceRequest request
+        cdef object response
+        cdef list outcomes = []
+        cdef Py_ssize_t i
+        for i in range(len(requests)):
+            request = requests[i]
+            response = None if returned is None else returned[i]
+            try:
+                outcomes.append(self._settle_one(request, 2, response, held, <int> forms[i]))
+            except Exception as error:
+                # No memory for a copy, say, which is not the fault of the others. Its sender may be
+                # closed, so that this must be the answer; a slot takes only one.
+                self.has_failed = (<CallSlot> request.slot).has_failed = True
+                self._let_go(request, 2)
+                outcomes.append(self._failure_of(error, request.id))
+        return outcomes
+
+    cdef str _excess(self, list requests):
+        """Text for a batch of more rows than the model takes, or None."""
+        cdef InferenceRequest request
+        cdef long rows = 0
+        for request in requests:
+            rows += request.batch_size if request.batch_size > 0 else 1
+        if rows <= max(1, self.max_batch_size):
+            return None
+        return f"batch size {rows} for '{self.instance_name}', max allowed is {self.max_batch_size}"
+
+    def run_slots(self, list slots):
+        """Run the requests of slots that are in no queue in one `execute`, and finish the slots.
+
+        For who bypasses the scheduler. Returns the slots whose requests are to run again: `execute`
+        wants so, or the process of the instance was gone before it began with them.
+        """
+        cdef CallSlot slot
+        cdef InferenceRequest request
+        cdef list taken = [], requests = [], forms = [], outcomes, again = []
+        cdef Py_ssize_t i
+        for slot in slots:
+            if slot.request is None:
+                continue  # given up
+            taken.append(slot)
+            ptl_store(&slot.node.word, PTL_RUNNING)
+            request = slot.request
+            slot.request = None
+            request.slot = slot
+            slot.runner = self
+            requests.append(request)
+            forms.append(slot.form)
+        request = None
+        outcomes = self.run_batch(requests, forms) if requests else []
+        for i in range(len(taken)):
+            slot = taken[i]
+            if outcomes[i] is RESCHEDULED or outcomes[i] is UNBEGUN:
+                request = requests[i]
+                if outcomes[i] is RESCHEDULED:
+                    request = self.again(request, 2)
+                else:
+                    request.slot = None  # which leads back
+                slot.request = request
+                again.append(slot)
+            elif outcomes[i] is not PENDING:
+                slot.finish_and_wake(outcomes[i])
+        return again
+
     # Of an instance in another process, see `_ipc.remote`:
 
     cdef object begin(self, InferenceRequest request, int form):
@@ -169,6 +279,10 @@ cdef class Contract(AnswerMaker):
 
     cdef object resume(self, CallSlot slot, int form, int64_t deadline_ns):
         """Wait for the outcome of a `begin`, or of a `run` that was LEFT."""
+        raise InternalError("an instance of this process waits for no other")
+
+    cdef list resume_batch(self, int64_t deadline_ns):
+        """Wait for the outcomes of a `run_batch` that was left."""
         raise InternalError("an instance of this process waits for no other")
 
     cdef bint recall(self, CallSlot slot, bint is_queued_again) except -1:
@@ -231,28 +345,78 @@ cdef class Contract(AnswerMaker):
         self, InferenceRequest request, Py_ssize_t holders, object returned, int form
     ):
         """Outcome of everything but one returned response that nothing else is known of."""
+        cdef list responses
+        cdef str text
+        returned = _own(returned)
+        text = self._violation(returned, [request])
+        if text is not None:
+            return self._fail(request, holders, self.failure(text, None, request.id))
+        responses = returned
+        return self._settle_one(request, holders, None if returned is None else responses[0], 0, form)
+
+    cdef str _violation(self, object returned, list requests):
+        """Text for a return value that breaks the contract, or None. Triton's order of checks."""
+        cdef InferenceRequest request
+        cdef InferenceResponseSender sender
+        cdef list responses
+        cdef Py_ssize_t i
+        if returned is None:
+            return None
+        if self.is_decoupled:
+            return (
+                f"Python model '{self.instance_name}' is using the decoupled mode and the execute "
+                "function must return None."
+            )
+        if type(returned) is not list:
+            return f"Expected a list in the execute return, found type '{type(returned)}'."
+        responses = returned
+        if len(responses) != len(requests):
+            return (
+                "Number of InferenceResponse objects do not match the number of InferenceRequest "
+                f"objects. InferenceRequest(s) size is:{len(requests)}, and InferenceResponse(s) "
+                f"size is:{len(responses)}\n"
+            )
+        for i in range(len(requests)):
+            response = responses[i]
+            if response is None:
+                continue
+            request = requests[i]
+            # A reply is refused for exactly this flag; among others it counts where there is none.
+            if request.release_flags == RELEASE_RESCHEDULE:
+                return (
+                    "Expected a None object in the execute function return list for reschduled "
+                    f"request, found type '{type(response)}'."
+                )
+            if type(response) is not InferenceResponse:
+                return (
+                    "Expected an 'InferenceResponse' object in the execute function return list, "
+                    f"found type '{type(response)}'."
+                )
+            sender = request.sender
+            # Alone, a request that its sender has answered keeps that answer.
+            if sender is not None and sender.sent and len(requests) > 1:
+                return (
+                    "Unable to send response. Non-decoupled model cannot send more than one response."
+                )
+        return None
+
+    cdef object _settle_one(
+        self, InferenceRequest request, Py_ssize_t holders, object response, Py_ssize_t held, int form
+    ):
+        """Outcome of a request for which `execute` returned `response`, or None in its place.
+
+        `held` is how often the runtime holds the response, 0 if the model may.
+        """
         cdef InferenceResponseSender sender = request.sender
         cdef bint is_again = request.release_flags & RELEASE_RESCHEDULE != 0
-        cdef object response = None
         cdef str text = None
-        if self.is_decoupled:
-            if returned is not None:
-                text = (
-                    f"Python model '{self.instance_name}' is using the decoupled mode and the execute "
-                    "function must return None."
-                )
-        elif returned is not None:
-            # A reply is refused for exactly this flag; among others it counts where there is none.
-            text = _violation(returned, 1, request.release_flags == RELEASE_RESCHEDULE)
-            if text is None:
-                response = returned[0]
         is_again = is_again and response is None
-        if text is None and is_again and not self.is_iterative:
+        if is_again and not self.is_iterative:
             text = (
                 "Request is released with TRITONSERVER_REQUEST_RELEASE_RESCHEDULE, while the model is "
                 "not configured to handle such a flag."
             )
-        if text is None and is_again and request.request_flags & SEQUENCE_END:
+        elif is_again and request.request_flags & SEQUENCE_END:
             text = (
                 "a request with the END flag cannot be rescheduled; real Triton would leave the client "
                 "waiting for ever."
@@ -272,9 +436,8 @@ cdef class Contract(AnswerMaker):
                 request, holders, self.failure("expected a single response, got 2", None, request.id)
             )
         self._let_go(request, holders)
-        # The list may be one of a subclass, and what that does with its elements is not known.
         return self.make(
-            <InferenceResponse> response, request.output_names, request.batch_size, request.id, 0,
+            <InferenceResponse> response, request.output_names, request.batch_size, request.id, held,
             form, self.share_memory,
         )
 
@@ -290,9 +453,24 @@ cdef class Contract(AnswerMaker):
         self._let_go(request, holders)
         return PENDING
 
+    cdef object _failure_of(self, object error, str request_id):
+        """Error for an exception that `execute` raised."""
+        if type(error) is _NoExecute:
+            return self.failure(str(error), None, request_id)
+        return self.failure(self.describe(error), error, request_id)
+
+    cdef list _fail_batch(self, list requests, str text, object cause):
+        """Outcomes of requests that have all failed, each with an exception object of its own."""
+        cdef InferenceRequest request
+        cdef list outcomes = []
+        for request in requests:
+            outcomes.append(self._fail(request, 2, self.failure(text, cause, request.id)))
+        return outcomes
+
     cdef object _fail(self, InferenceRequest request, Py_ssize_t holders, object failure):
         cdef InferenceResponseSender sender = request.sender
         self.has_failed = True
+        (<CallSlot> request.slot).has_failed = True
         if sender is not None:
             if not sender.fail(failure):
                 self._log_late(str(failure))
@@ -358,28 +536,12 @@ cdef class Contract(AnswerMaker):
 cdef list _NO_TENSORS = []
 
 
-cdef str _violation(object returned, Py_ssize_t request_count, bint is_rescheduled):
-    """Text for a return value that breaks the contract, or None. Triton's order of checks."""
-    if not isinstance(returned, list):
-        return f"Expected a list in the execute return, found type '{type(returned)}'."
-    if len(returned) != request_count:
-        return (
-            "Number of InferenceResponse objects do not match the number of InferenceRequest "
-            f"objects. InferenceRequest(s) size is:{request_count}, and InferenceResponse(s) "
-            f"size is:{len(returned)}\n"
-        )
-    for response in returned:
-        if is_rescheduled and response is not None:
-            return (
-                "Expected a None object in the execute function return list for reschduled request, "
-                f"found type '{type(response)}'."
-            )
-        if type(response) is not InferenceResponse and response is not None:
-            return (
-                "Expected an 'InferenceResponse' object in the execute function return list, "
-                f"found type '{type(response)}'."
-            )
-    return None
+cdef object _own(object returned):
+    """What `execute` returned, as a list that the model cannot change if it is any list."""
+    if isinstance(returned, list):
+        # Of a subclass what it holds counts, and not what its methods say.
+        return PyList_GetSlice(returned, 0, PyList_GET_SIZE(returned))
+    return returned
 
 
 class _NoExecute(Exception):

@@ -5,13 +5,14 @@ from pytriton_lite._core.contract cimport Contract
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.slot cimport CallSlot
 from pytriton_lite._core.statistics cimport VersionStatistics
-from pytriton_lite._core.sync cimport ptl_queue, ptl_worker
+from pytriton_lite._core.sync cimport ptl_node, ptl_queue, ptl_worker
 
 
 cdef class Executor:
     cdef ptl_worker worker
     cdef Contract contract
     cdef readonly CallSlot running  # what the instance executes; None of an inline one
+    cdef list batch                 # slots of the batch that the instance executes; see batch_queue.pyx
     # Of an instance in another process:
     cdef CallSlot handed            # what the pump is to run first
     cdef InferenceRequest left      # whose outcome the pump is to wait for, as `running`
@@ -51,6 +52,8 @@ cdef class RequestQueue:
     cdef object _run(self, Executor executor, CallSlot slot)
     cdef object _end_again(self, CallSlot slot, InferenceRequest request)
     cdef bint _is_at_home(self) noexcept
+    cdef bint _unqueue(self, CallSlot slot) except -1
+    cdef ptl_node *_unqueue_first(self) noexcept
     cdef bint _queue_again(self, CallSlot slot)
     cdef int begin_sequence(self, InferenceRequest request) except -1
     cdef object call_from_model(self, CallSlot slot, Contract own, Contract maker)
@@ -60,6 +63,9 @@ cdef class RequestQueue:
     cdef object _wait(self, CallSlot slot, int64_t deadline_ns)
     cdef bint _give_up(self, CallSlot slot) except -1
     cdef object closed_error(self)
+    cdef object late_error(self, CallSlot slot)
 
 
 cdef int process_generation() noexcept
+cdef int64_t slice_of(CallSlot slot) noexcept
+cdef object defect(Contract contract, object error)

@@ -22,9 +22,12 @@ from pytriton_lite._core.deadlock cimport (
     Watch, begin_wait, end_wait, watch_slice_ns, why_stuck,
 )
 from pytriton_lite._core.message cimport InferenceRequest, RequestDetails
+from pytriton_lite._core.reply cimport InferenceResponse
 from pytriton_lite._core.sender cimport InferenceResponseSender
-from pytriton_lite._core.slot cimport CallSlot, StreamBuffer, answer_of, signal_slice
-from pytriton_lite._core.statistics cimport REASON_CANCELED, REASON_OTHER, VersionStatistics
+from pytriton_lite._core.slot cimport CallSlot, StreamBuffer, answer_of, leave_order, signal_slice
+from pytriton_lite._core.statistics cimport (
+    REASON_CANCELED, REASON_OTHER, Times, VersionStatistics, times_of,
+)
 from pytriton_lite._core.sync cimport *
 from pytriton_lite.errors import (
     CancelledError, InternalError, InvalidArgumentError, RequestTimeoutError, UnavailableError,
@@ -131,7 +134,7 @@ cdef class RequestQueue:
             raise self._forked_error()
         if self.is_remote:
             return self._call_leading(slot, deadline_ns)
-        slice_ns = _slice_of(slot)
+        slice_ns = slice_of(slot)
         slot.queued_ns = ptl_now_ns()
         Py_INCREF(slot)  # the queue's
         with nogil:
@@ -190,7 +193,7 @@ cdef class RequestQueue:
         and LEFT is returned.
         """
         cdef int woken = PTL_INTERRUPTED  # a signal may have come before
-        cdef int64_t slice_ns = _slice_of(slot)
+        cdef int64_t slice_ns = slice_of(slot)
         cdef uint32_t word
         cdef Watch watch = None
         if slot.queue is not None and ptl_load(&slot.node.word) == PTL_QUEUED:
@@ -223,10 +226,13 @@ cdef class RequestQueue:
             if woken == PTL_TIMED_OUT and slot.waiter is not None:
                 return LEFT
             if woken == PTL_TIMED_OUT and self._withdraw(slot):
-                raise RequestTimeoutError(
-                    f"Request to model '{self.model_name}' was not answered in time and is cancelled",
-                    model=self.model_name, request_id=slot.request_id,
-                )
+                raise self.late_error(slot)
+
+    cdef object late_error(self, CallSlot slot):
+        return RequestTimeoutError(
+            f"Request to model '{self.model_name}' was not answered in time and is cancelled",
+            model=self.model_name, request_id=slot.request_id,
+        )
 
     def _withdraw(self, CallSlot slot):
         """Give up a slot of this thread; False when its outcome is there after all."""
@@ -266,15 +272,16 @@ cdef class RequestQueue:
                 slot.is_given_up = True
                 if slot.call and slot.runner is not None:
                     (<Contract> slot.runner).given_up(slot, False)
-                self.statistics.failed(REASON_CANCELED)
+                self.statistics.failed(REASON_CANCELED, slot.queued_ns)
                 # A forked child may have inherited a lock that some thread held.
-                if self._is_at_home() and ptl_remove(&self.queue, &slot.node):
-                    Py_DECREF(slot)
+                if self._is_at_home():
+                    self._unqueue(slot)
                 slot.request = slot.notify = None
                 break
             if ptl_move(&slot.node.word, PTL_RUNNING, PTL_ABANDONED):
                 slot.is_given_up = True
                 slot.notify = None
+                leave_order(slot)
                 if slot.call and slot.runner is not None:
                     (<Contract> slot.runner).given_up(slot, False)
                 break
@@ -290,6 +297,17 @@ cdef class RequestQueue:
     cdef bint _is_at_home(self) noexcept:
         return self.is_inline or self.generation == ptl_process_generation
 
+    cdef bint _unqueue(self, CallSlot slot) except -1:
+        """Take a slot out of the queue; False when it is not in it."""
+        if not ptl_remove(&self.queue, &slot.node):
+            return False
+        Py_DECREF(slot)
+        return True
+
+    cdef ptl_node *_unqueue_first(self) noexcept:
+        """Take the first slot out, with its reference."""
+        return ptl_take_any(&self.queue)
+
     def cancel(self, CallSlot slot):
         """Cancel a submitted slot; True unless it is done already. Its `notify` is not called."""
         return self._give_up(slot)
@@ -303,9 +321,8 @@ cdef class RequestQueue:
         if slot.call and slot.runner is not None:
             (<Contract> slot.runner).given_up(slot, True)
         if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
-            self.statistics.failed(REASON_CANCELED)
-            if ptl_remove(&self.queue, &slot.node):
-                Py_DECREF(slot)
+            self.statistics.failed(REASON_CANCELED, slot.queued_ns)
+            self._unqueue(slot)
             slot.finish_and_wake(CancelledError("", model=self.model_name))
             slot.request = None  # afterwards: with it a sender goes, which would answer
 
@@ -439,7 +456,7 @@ cdef class RequestQueue:
         try:
             outcome = self._run(executor, slot)
         except BaseException as error:
-            outcome = _defect(executor.contract, error)
+            outcome = defect(executor.contract, error)
         if outcome is LEFT:
             # The instance is not free before it has answered, for which its pump waits.
             interrupt = executor.contract.interrupt
@@ -470,6 +487,7 @@ cdef class RequestQueue:
         """
         cdef InferenceRequest request = slot.request
         cdef int64_t began = ptl_now_ns(), ended
+        cdef Times times
         cdef long batch_size
         cdef object outcome = None
         if executor.left is not None:
@@ -482,6 +500,7 @@ cdef class RequestQueue:
         slot.runner = executor.contract
         batch_size = request.batch_size
         while True:
+            slot.began_ns = began
             if outcome is None:
                 # `request` is the only reference that the runtime holds.
                 outcome = executor.contract.run(request, 1, slot.form)
@@ -492,9 +511,15 @@ cdef class RequestQueue:
             if outcome is UNBEGUN:
                 return self._queue_first(executor, slot, request)
             ended = ptl_now_ns()
-            self.statistics.executed(
-                slot.queued_ns or began, began, ended, batch_size, executor.contract.has_failed
+            times = times_of(
+                slot.queued_ns, began, executor.contract.inputs_ns, executor.contract.outputs_ns, ended
             )
+            if slot.is_left_out:
+                self.statistics.failed(REASON_CANCELED, times.queued_ns)
+            else:
+                self.statistics.count_alone(&times, batch_size, slot.has_failed)
+            if type(outcome) is InferenceResponse:
+                (<InferenceResponse> outcome).times = times
             if outcome is RESCHEDULED:
                 request = executor.contract.again(request, 1)
                 if not slot.is_given_up:
@@ -826,7 +851,7 @@ cdef class RequestQueue:
         try:
             outcome = self._run(executor, slot)
         except BaseException as error:
-            outcome = _defect(executor.contract, error)
+            outcome = defect(executor.contract, error)
         return self._finish(executor, slot, outcome)
 
     cdef int _finish(self, Executor executor, CallSlot slot, object outcome) except -1:
@@ -866,7 +891,7 @@ cdef class RequestQueue:
                 try:
                     outcome = self._run(executor, slot)
                 except BaseException as error:
-                    outcome = _defect(executor.contract, error)
+                    outcome = defect(executor.contract, error)
                 if outcome is not PENDING and slot.finish(outcome):
                     to_wake = &slot.node.word
                     done = slot  # keeps the word alive until it is woken
@@ -904,14 +929,14 @@ cdef class RequestQueue:
         cdef CallSlot slot
         cdef Py_ssize_t count = 0
         while True:
-            node = ptl_take_any(&self.queue)
+            node = self._unqueue_first()
             if node == NULL:
                 return count
             slot = <CallSlot> node.owner
             Py_DECREF(slot)
             if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
                 count += 1
-                self.statistics.failed(REASON_OTHER)
+                self.statistics.failed(REASON_OTHER, slot.queued_ns)
                 slot.finish_and_wake(make_error())
                 slot.request = None  # afterwards: with it a sender goes, which would answer
 
@@ -922,11 +947,16 @@ cdef class RequestQueue:
         cdef CallSlot slot
         cdef list names = []
         for executor in self.executors:
-            slot = executor.running
-            if slot is not None:
+            slots = executor.batch
+            if slots is None:
+                slots = [] if executor.running is None else [executor.running]
+            if slots:
                 names.append(executor.contract.instance_name)
+            for slot in list(slots):
                 slot.is_given_up = True
-                slot.finish_and_wake(make_error())
+                if slot._finish_now(make_error()):
+                    ptl_wake(&slot.node.word)
+                leave_order(slot)
             executor.contract.fail_open(make_error)
         return names
 
@@ -944,7 +974,7 @@ cdef class RequestQueue:
         )
 
 
-cdef int64_t _slice_of(CallSlot slot) noexcept:
+cdef int64_t slice_of(CallSlot slot) noexcept:
     """How long the thread that waits for a slot may sleep at a time; 0 is for ever."""
     cdef int64_t slice_ns = signal_slice()
     if slot.waiter is None:
@@ -952,7 +982,7 @@ cdef int64_t _slice_of(CallSlot slot) noexcept:
     return LOOK_NS if slice_ns == 0 else min(slice_ns, <int64_t> LOOK_NS)
 
 
-cdef object _defect(Contract contract, object error):
+cdef object defect(Contract contract, object error):
     failure = InternalError(
         f"defect in pytriton_lite while running instance '{contract.instance_name}', please "
         f"report it: {type(error).__name__}: {error}",

@@ -1,5 +1,7 @@
 """What the caller gets: `Tensor` and `InferenceResponse` (see reply.pyx)."""
 
+from pytriton_lite._core.statistics cimport Times
+
 
 cdef class Tensor:
     cdef object payload             # ndarray (BYTES: object array of bytes, BF16: uint16 bits) or DLPackTensor
@@ -11,6 +13,7 @@ cdef class InferenceResponse:
     cdef set bfloat16_names         # payloads that are the bits of BF16 as uint16; or None
     cdef dict tensors               # name -> Tensor, made when first asked for
     cdef dict parameter_values      # or None
+    cdef Times times                # what `timings` is made of
     cdef readonly object error      # TritonError or None
     cdef readonly bint final
     cdef readonly str request_id

@@ -6,6 +6,7 @@ import numpy.typing as npt
 from typing_extensions import Buffer, CapsuleType
 
 from pytriton_lite._dtypes import DataType
+from pytriton_lite._timings import Timings
 from pytriton_lite.errors import TritonError
 
 class _DLPackProducer(Protocol):
@@ -64,6 +65,8 @@ class InferenceResponse:
     def model_name(self) -> str: ...
     @property
     def model_version(self) -> int: ...
+    @property
+    def timings(self) -> Timings | None: ...
     def to_dict(self) -> dict[str, npt.NDArray[Any]]: ...
     def __getitem__(self, name: str, /) -> npt.NDArray[Any]: ...
 

@@ -248,7 +248,25 @@ cdef class InferenceResponse:
         No further response follows.
     request_id, model_name, model_version
         What was asked, and who answered.
+    timings : Timings or None
+        Where the time went; None of an empty final response and of an error. Of a request that was
+        rescheduled, of its last execution.
     """
+
+    @property
+    def timings(self):
+        cdef Times *times = &self.times
+        if not times.ended_ns:
+            return None
+        from pytriton_lite._timings import Timings  # few ask for it
+
+        return Timings(
+            times.began_ns - times.queued_ns,
+            times.inputs_ns - times.began_ns,
+            times.outputs_ns - times.inputs_ns,
+            times.ended_ns - times.outputs_ns,
+            times.ended_ns - times.queued_ns,
+        )
 
     @property
     def outputs(self):

@@ -12,7 +12,7 @@ from libc.stdint cimport uint32_t
 from pytriton_lite._core.answer cimport AnswerMaker
 from pytriton_lite._core.array cimport SHARE_ALL, SHARE_NONE
 from pytriton_lite._core.message cimport InferenceRequest, InferenceResponse, make_native
-from pytriton_lite._core.slot cimport STREAM_ENDED, STREAM_FULL, STREAM_OK, CallSlot, StreamBuffer
+from pytriton_lite._core.slot cimport STREAM_ENDED, STREAM_FULL, STREAM_OK, CallSlot, StreamBuffer, stamp
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
 from pytriton_lite._core.sync cimport *
 from pytriton_lite._core.tensor cimport Tensor, wrong_arguments
@@ -95,6 +95,8 @@ cdef class InferenceResponseSender:
                 <InferenceResponse> response, self.output_names, self.batch_size, self.request_id, 0,
                 self.slot.form, share,
             )
+            if type(outcome) is Reply:
+                stamp(<Reply> outcome, self.slot)
         elif response is not None:
             outcome = _DROPPED
         if self.is_streaming:

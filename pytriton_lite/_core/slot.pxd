@@ -50,6 +50,7 @@ cdef class CallSlot:
     cdef InferenceRequest request   # until an instance takes it
     cdef readonly str request_id    # None when it has none
     cdef int64_t queued_ns          # when it was queued; 0 for a caller who runs it at once
+    cdef int64_t began_ns           # when an instance took it
     cdef object outcome             # the answer, or the exception to raise
     cdef int form                   # what the answer may be, FORM_* of answer.pxd
     cdef object notify              # called with the slot when done; None when a thread waits
@@ -57,16 +58,34 @@ cdef class CallSlot:
     cdef object runner              # Contract whose instance runs it
     cdef object queue               # RequestQueue of a BLS request; None of all others
     cdef bint has_reader            # who holds `stream`, so that it is dropped here at the end
+    cdef bint has_failed            # `execute`, or what it returned, for its request
+    cdef bint is_left_out           # given up before its instance had begun with it
     cdef bint is_given_up           # by the caller, or failed by a server that stops
     cdef uint64_t call              # its number in the process of its instance; 0 in this one
     cdef object waiter              # Contract of the stub whose BLS request it is, on the thread that
                                     # waits for `execute` there; may be left and waited for again
+    cdef ResponseOrder order        # who lets its answer out; or None
+    cdef int64_t ticket             # its number there
+    cdef object held                # the outcome, while earlier ones are awaited
 
     cdef object result(self)
     cdef bint finish(self, object outcome) except -1
+    cdef bint _finish_now(self, object outcome) except -1
     cdef int finish_and_wake(self, object outcome) except -1
 
 
+cdef class ResponseOrder:
+    cdef uint32_t lock
+    cdef ptl_node *waiting          # slots with `held` outcomes by ascending ticket; one reference each
+    cdef int64_t turn               # ticket whose outcome goes out next
+    cdef bint is_delivering
+
+    cdef int settle(self, CallSlot slot, object outcome) except -1
+
+
+cdef int leave_order(CallSlot slot) except -1
+cdef int settle_empty(ResponseOrder order, int64_t ticket) except -1
 cdef object answer_of(object outcome)
 cdef CallSlot new_slot(InferenceRequest request)
 cdef int64_t signal_slice() noexcept
+cdef void stamp(InferenceResponse response, CallSlot slot) noexcept

@@ -23,6 +23,7 @@ import threading
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.reply cimport InferenceResponse
 from pytriton_lite._core.reply import error_response
+from pytriton_lite._core.statistics cimport times_of
 from pytriton_lite._core.sync cimport *
 
 cdef extern from "pythread.h":
@@ -328,6 +329,12 @@ cdef class CallSlot:
 
     cdef bint finish(self, object outcome) except -1:
         """Store the outcome; True when a thread must be woken on the slot's word."""
+        if self.order is not None:
+            self.order.settle(self, outcome)
+            return False
+        return self._finish_now(outcome)
+
+    cdef bint _finish_now(self, object outcome) except -1:
         cdef object notify, runner
         if not ptl_move(&self.node.word, PTL_RUNNING, PTL_FINISHING):
             return False  # given up meanwhile, or failed by a server that stops
@@ -363,6 +370,77 @@ cdef class CallSlot:
         return 0
 
 
+cdef object NOTHING = object()  # of a slot that was given up
+
+
+cdef class ResponseOrder:
+    """Lets outcomes out in the order of their tickets, each as soon as all before it have gone."""
+
+    def __dealloc__(self):
+        cdef ptl_node *node = self.waiting
+        cdef PyObject *owner
+        while node != NULL:
+            owner = <PyObject *> node.owner
+            node = node.next
+            Py_XDECREF(owner)
+
+    cdef int settle(self, CallSlot slot, object outcome) except -1:
+        """The outcome of a slot has come, or `NOTHING` will: it goes out when its turn comes.
+
+        Who brings one for the turn delivers it, and what follows it; all others leave theirs.
+        """
+        cdef ptl_node **link = &self.waiting
+        cdef ptl_node *node = NULL
+        cdef CallSlot other
+        slot.held = outcome
+        ptl_lock(&self.lock)
+        if slot.ticket < self.turn:
+            ptl_unlock(&self.lock)  # a second one
+            slot.held = None
+            return 0
+        while link[0] != NULL and (<CallSlot> link[0].owner).ticket < slot.ticket:
+            link = &link[0].next
+        if link[0] != &slot.node:
+            slot.node.next = link[0]
+            link[0] = &slot.node
+            Py_INCREF(slot)
+        while True:
+            node = self.waiting
+            if self.is_delivering or node == NULL or (<CallSlot> node.owner).ticket != self.turn:
+                ptl_unlock(&self.lock)
+                return 0
+            self.waiting = node.next
+            node.next = NULL
+            self.is_delivering = True
+            ptl_unlock(&self.lock)
+            other = <CallSlot> node.owner
+            Py_XDECREF(<PyObject *> node.owner)  # the list's
+            outcome = other.held
+            other.held = other.order = None
+            if outcome is not NOTHING and other._finish_now(outcome):
+                with nogil:
+                    ptl_wake(&other.node.word)
+            other = None
+            ptl_lock(&self.lock)
+            self.turn += 1
+            self.is_delivering = False
+
+
+cdef int leave_order(CallSlot slot) except -1:
+    """A slot that has a ticket gets no outcome, or gets it out of turn."""
+    cdef ResponseOrder order = slot.order
+    if order is not None:
+        order.settle(slot, NOTHING)
+    return 0
+
+
+cdef int settle_empty(ResponseOrder order, int64_t ticket) except -1:
+    """Nothing comes for a ticket."""
+    cdef CallSlot slot = CallSlot.__new__(CallSlot)
+    slot.ticket = ticket
+    return order.settle(slot, NOTHING)
+
+
 cdef object answer_of(object outcome):
     """The answer; raises an outcome that is an exception."""
     if PyExceptionInstance_Check(outcome):
@@ -375,3 +453,11 @@ cdef CallSlot new_slot(InferenceRequest request):
     slot.request = request
     slot.request_id = request.id or None
     return slot
+
+
+cdef void stamp(InferenceResponse response, CallSlot slot) noexcept:
+    """Note the times of a response that a sender has just sent."""
+    cdef int64_t now
+    if slot.began_ns:  # else it is of a process whose clock counts for nobody
+        now = ptl_now_ns()
+        response.times = times_of(slot.queued_ns, slot.began_ns, 0, 0, now)

@@ -87,6 +87,14 @@ cdef extern from * nogil:
         void *executor;             /* set with LEAD: the inline instance to run on */
         uint32_t word;
         int thread_waits;           /* a thread sleeps on word (not a Future, not a coroutine) */
+        /* For the dynamic batcher, see formation.pxd: */
+        struct ptl_node *prev;
+        int place;                  /* which list it is in */
+        int level;                  /* index of its priority level */
+        int64_t batch_size;         /* at least 1 */
+        uint64_t key;               /* requests with different keys are not mixed */
+        int64_t entered_ns;         /* when it was queued */
+        int64_t expires_ns;         /* when its time in the queue is up; 0: never */
     } ptl_node;
 
     typedef struct ptl_worker {     /* one instance, as the queue sees it */
@@ -95,6 +103,7 @@ cdef extern from * nogil:
         uint32_t word;              /* 0 asleep, 1 rung */
         int is_retired;             /* it is gone, or is to go: it takes no more requests */
         int is_out;                 /* retired, and nobody runs it any more */
+        int is_idle;                /* it is in the list of idle ones */
     } ptl_worker;
 
     typedef struct ptl_queue {
@@ -124,12 +133,12 @@ cdef extern from * nogil:
         return node;
     }
     static inline void ptl_set_idle(ptl_queue *q, ptl_worker *w) {
-        w->next_idle = q->idle; q->idle = w; q->idle_count++;
+        w->next_idle = q->idle; q->idle = w; q->idle_count++; w->is_idle = 1;
         ptl_store(&q->rest, q->rest + 1);
     }
     static inline ptl_worker *ptl_pop_idle(ptl_queue *q) {
         ptl_worker *w = q->idle;
-        if (w) { q->idle = w->next_idle; w->next_idle = NULL; q->idle_count--; }
+        if (w) { q->idle = w->next_idle; w->next_idle = NULL; q->idle_count--; w->is_idle = 0; }
         return w;
     }
     /* A retired worker that nobody runs any more; whether it is one. */
@@ -266,7 +275,12 @@ cdef extern from * nogil:
         w->is_retired = 1;
         q->worker_count--;
         for (link = &q->idle; *link; link = &(*link)->next_idle)
-            if (*link == w) { *link = w->next_idle; w->next_idle = NULL; q->idle_count--; ptl_note_out(q, w); break; }
+            if (*link == w) {
+                *link = w->next_idle; w->next_idle = NULL;
+                q->idle_count--; w->is_idle = 0;
+                ptl_note_out(q, w);
+                break;
+            }
         for (count = q->depth; count > 0 && (other = ptl_pop_idle(q)); count--) {
             other->next_idle = rung;
             rung = other;
@@ -278,10 +292,11 @@ cdef extern from * nogil:
     }
     /* No more requests from now on; workers that sleep come back with NULL. */
     static inline void ptl_close(ptl_queue *q, int wakes_workers) {
-        ptl_worker *w = NULL;
+        ptl_worker *w = NULL, *each;
         ptl_lock(&q->lock);
         q->is_closed = 1;
         if (wakes_workers) { w = q->idle; q->idle = NULL; q->idle_count = 0; }
+        for (each = w; each; each = each->next_idle) each->is_idle = 0;
         ptl_unlock(&q->lock);
         ptl_ring(w);
     }
@@ -303,6 +318,12 @@ cdef extern from * nogil:
         void *executor
         uint32_t word
         int thread_waits
+        int place
+        int level
+        int64_t batch_size
+        uint64_t key
+        int64_t entered_ns
+        int64_t expires_ns
 
     ctypedef struct ptl_worker:
         ptl_worker *next_idle
@@ -310,8 +331,10 @@ cdef extern from * nogil:
         uint32_t word
         bint is_retired
         bint is_out
+        bint is_idle
 
     ctypedef struct ptl_queue:
+        uint32_t lock
         int is_closed
         int worker_count
         int idle_count
@@ -330,6 +353,7 @@ cdef extern from * nogil:
     int ptl_sleep(uint32_t *word, uint32_t value, int64_t deadline_ns, int64_t slice_ns)
     void ptl_queue_init(ptl_queue *q)
     void ptl_set_idle(ptl_queue *q, ptl_worker *w)
+    ptl_worker *ptl_pop_idle(ptl_queue *q)
     int ptl_push(ptl_queue *q, ptl_node *first, ptl_node *last, int count, ptl_worker **to_ring)
     void ptl_ring(ptl_worker *w)
     ptl_node *ptl_take(ptl_queue *q, ptl_worker *w)

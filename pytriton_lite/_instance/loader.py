@@ -80,7 +80,7 @@ class InstancePlan:
     device_id: int
     config_json: str
     output_names: tuple[str, ...]
-    is_batching: bool
+    max_batch_size: int
     is_decoupled: bool
     is_iterative: bool
     share_memory: bool
@@ -331,7 +331,7 @@ class LoadedModel:
             loop=self._loop,
             check_outputs=plan.check_outputs,
             output_reshapes=plan.output_reshapes,
-            is_batching=plan.is_batching,
+            max_batch_size=plan.max_batch_size,
             is_decoupled=plan.is_decoupled,
             is_iterative=plan.is_iterative,
             share_memory=plan.share_memory,

@@ -13,7 +13,7 @@ from pytriton_lite._metrics import MetricRegistry
 
 # Of an `InstancePlan`, what goes as it is.
 _PLAIN = (
-    "name", "kind", "device_id", "config_json", "is_batching", "is_decoupled", "is_iterative",
+    "name", "kind", "device_id", "config_json", "max_batch_size", "is_decoupled", "is_iterative",
     "share_memory",
 )  # fmt: skip
 

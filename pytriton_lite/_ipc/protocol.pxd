@@ -5,7 +5,7 @@
     ring        kind        call    payload
     calls       PLAN        0       json: what to load
                 CALL        new     uint8 flags, int64 backlog of the stream, request
-                AGAIN       old     nothing: run a rescheduled request again
+                AGAIN       old     uint8 flags: run a rescheduled request again
                 STOP        0       nothing: finalize and end
                 BLS_RESPONSE theirs uint8 flags, outcome; for `execute`
     answers     STARTED     0       json: nothing; the stub is there
@@ -32,6 +32,9 @@
     those
 
 `call` is new where it names something that begins with the record.
+
+A batch is a row of CALL and AGAIN, each but the last with CALL_MORE; the stub runs them in one
+`execute`, and answers each, in order.
 """
 
 cdef enum Kind:
@@ -56,9 +59,11 @@ cdef enum Kind:
     BLS_WAITS = 19
     RETURNED = 20
 
-# Flags of CALL.
+# Flags of CALL and AGAIN.
 cdef enum:
     CALL_STREAMS = 1
+    CALL_MORE = 2           # the next record is of the same batch
+    CALL_UNCLAIMED = 4      # the request is the stub's as soon as it comes
 
 # States of ANSWER.
 cdef enum:
@@ -73,9 +78,10 @@ cdef enum:
     ANSWER_TOLD = 2         # it has told something aside, such as log records, that came before
 
 # Claims: words in the control page, one per call in flight, by its number. A call that was sent ahead
-# is the stub's when it begins with it, and until then the server may take it back.
+# is the stub's when it begins with it, and until then the server may take it back. Of a batch that has
+# more requests than there are words, the rest is not claimed.
 cdef enum:
-    CLAIMS = 64
+    CLAIMS = 256
     CLAIMS_BEGIN = 1024
     CLAIM_STATES = 4        # a word is CLAIM_STATES * call + state
     CLAIM_OFFERED = 0

@@ -13,7 +13,7 @@ from pytriton_lite._core.answer cimport FORM_ARRAYS
 from pytriton_lite._core.contract cimport LEFT, PENDING, RESCHEDULED, UNBEGUN, Contract
 from pytriton_lite._core.message cimport InferenceRequest
 from pytriton_lite._core.reply cimport InferenceResponse as Reply
-from pytriton_lite._core.slot cimport CallSlot, StreamBuffer
+from pytriton_lite._core.slot cimport CallSlot, StreamBuffer, stamp
 from pytriton_lite._core.sync cimport *
 from pytriton_lite._ipc.protocol cimport *
 from pytriton_lite._ipc.segment import BrokenSegmentError
@@ -79,40 +79,135 @@ cdef class RemoteContract(Contract):
 
     cdef object begin(self, InferenceRequest request, int form):
         cdef CallSlot slot = request.slot
-        cdef StreamBuffer stream = slot.stream
-        cdef Writer record
-        cdef bint is_again = request.home is self and slot.call in self.slots
+        cdef bint is_again = self._take_in(request, slot, True)
         self.has_failed = False
         self.executions += 1
         self.form = form
-        if not is_again:
-            if slot.call:
-                (<RemoteContract> request.home)._forget(slot)
-            self.calls += 1
-            slot.call = self.calls
-            self.slots[slot.call] = slot
-            request.home = self
         self.current = slot
         try:
-            record = new_writer(self.link)
-            if is_again:
-                self._send(record, False, AGAIN, slot.call)
-                return None
-            record.u8(0 if stream is None else CALL_STREAMS)
-            record.i64(0 if stream is None else stream.limit)
-            if stream is not None and stream.limit:
-                stream.report_reading(_Credit(self, slot.call))
-            record.request(request, self.all_outputs)
-            self.sent_bytes += record.size
-            ptl_store_64(self._claim(slot.call), CLAIM_STATES * slot.call + CLAIM_OFFERED)
-            self._send(record, False, CALL, slot.call)
+            record = self._call_record(request, slot, is_again, 0)
+            self._send(record, False, AGAIN if is_again else CALL, slot.call)
         except TritonError as error:
-            return self._lost(error)
+            return self._lost(slot, error)
+        self.inputs_ns = ptl_now_ns()
+        self.outputs_ns = 0
         return None
 
-    cdef int _send(self, Writer record, bint aside, uint32_t kind, uint64_t call) except -1:
+    cdef bint _take_in(self, InferenceRequest request, CallSlot slot, bint has_claim) except -1:
+        """Note a request that is to be sent; whether the stub has it, rescheduled."""
+        if request.home is self and slot.call in self.slots:
+            return True
+        if slot.call:
+            (<RemoteContract> request.home)._forget(slot)
+        self.calls += 1
+        slot.call = self.calls
+        self.slots[slot.call] = slot
+        request.home = self
+        if has_claim:
+            ptl_store_64(self._claim(slot.call), CLAIM_STATES * slot.call + CLAIM_OFFERED)
+        return False
+
+    cdef Writer _call_record(self, InferenceRequest request, CallSlot slot, bint is_again, int flags):
+        cdef StreamBuffer stream = slot.stream
+        cdef Writer record = new_writer(self.link)
+        if is_again:
+            record.u8(flags)
+            return record
+        record.u8(flags if stream is None else flags | CALL_STREAMS)
+        record.i64(0 if stream is None else stream.limit)
+        if stream is not None and stream.limit:
+            stream.report_reading(_Credit(self, slot.call))
+        record.request(request, self.all_outputs)
+        self.sent_bytes += record.size
+        return record
+
+    cdef list run_batch(self, list requests, list forms):
+        cdef InferenceRequest request
+        self.has_failed = False
+        self.executions += 1
+        self.batch = [request.slot for request in requests]
+        self.forms = forms
+        self.outcomes = [None] * len(requests)
+        self._send_batch(requests)
+        self.inputs_ns = ptl_now_ns()
+        self.outputs_ns = 0
+        return None if self.interrupt is not None else self._await_batch()
+
+    cdef list resume_batch(self, int64_t deadline_ns):
+        self.deadline_ns = deadline_ns
+        return self._await_batch()
+
+    cdef int _send_batch(self, list requests) except -1:
+        cdef InferenceRequest request
+        cdef CallSlot slot
+        cdef Writer record, held = None     # sent when it is known whether another one follows
+        cdef uint32_t kind = 0
+        cdef uint64_t call = 0
+        cdef list again = []
+        cdef Py_ssize_t i
+        for i in range(len(requests)):
+            request = requests[i]
+            again.append(self._take_in(request, request.slot, i < CLAIMS))
         try:
-            self.link.send(record, aside, kind, call, ptl_now_ns() + SENDING_NS)
+            for i in range(len(requests)):
+                request = requests[i]
+                slot = request.slot
+                try:
+                    record = self._call_record(
+                        request, slot, again[i], CALL_MORE if i < CLAIMS else CALL_MORE | CALL_UNCLAIMED
+                    )
+                except Exception as error:  # a tensor on a device; no room
+                    self.outcomes[i] = self._lost(slot, error)
+                    continue
+                if held is not None:
+                    self._send_surely(held, kind, call, True)
+                held = record
+                kind = AGAIN if again[i] else CALL
+                call = slot.call
+            if held is not None:
+                held.data[held.begin] &= ~CALL_MORE
+                self._send_surely(held, kind, call, False)
+        except TritonError as error:
+            for i in range(len(requests)):
+                if self.outcomes[i] is None:
+                    self.outcomes[i] = self._lost(self.batch[i], error)
+        return 0
+
+    cdef int _send_surely(self, Writer record, uint32_t kind, uint64_t call, bint is_quiet) except -1:
+        """Send one record of a batch, which must not be left half sent when a signal handler raises."""
+        while True:
+            try:
+                self._send(record, False, kind, call, is_quiet)
+                return 0
+            except TritonError:
+                raise
+            except BaseException as error:
+                self.interrupt = error
+
+    cdef list _await_batch(self):
+        """Wait for what is missing of `outcomes`; None when this thread need not wait for it."""
+        cdef Py_ssize_t i
+        cdef list outcomes = self.outcomes
+        for i in range(len(outcomes)):
+            if outcomes[i] is not None:
+                continue
+            if self.ruin is not None:
+                outcomes[i] = self._lost(self.batch[i], self.ruin)
+                continue
+            self.current = self.batch[i]
+            self.form = self.forms[i]
+            outcome = self._await()
+            if outcome is LEFT:
+                return None
+            outcomes[i] = outcome
+        self.batch = self.forms = self.outcomes = None
+        return outcomes
+
+    cdef int _send(
+        self, Writer record, bint aside, uint32_t kind, uint64_t call, bint is_quiet=False
+    ) except -1:
+        try:
+            self.link.send(record, aside, kind, call, ptl_now_ns() + SENDING_NS, is_quiet)
         except TimeoutError as error:
             raise BrokenSegmentError("the stub has stopped to read what it is sent") from error
         return 0
@@ -131,6 +226,7 @@ cdef class RemoteContract(Contract):
         self.current = slot
         self.form = form
         self.deadline_ns = deadline_ns
+        self.outputs_ns = 0
         return self._await()
 
     cdef uint64_t *_claim(self, uint64_t call) noexcept:
@@ -161,19 +257,21 @@ cdef class RemoteContract(Contract):
                     self.bls.begin_inner(record)
                     continue
             except TritonError as error:
-                return self._lost(error)
+                return self._lost(self.current, error)
             except BaseException as error:  # of a signal handler
                 self.interrupt = error
                 return LEFT
+            if self.outputs_ns == 0:
+                self.outputs_ns = ptl_now_ns()
             if record.call in self.recalled:
                 self.recalled.remove(record.call)
                 continue
             try:
                 outcome = self._outcome(record)
             except BrokenSegmentError as error:
-                return self._lost(error)
+                return self._lost(self.current, error)
             except Exception as error:
-                return self._lost(_unreadable(error))
+                return self._lost(self.current, _unreadable(error))
             self.current = None
             return outcome
 
@@ -214,7 +312,8 @@ cdef class RemoteContract(Contract):
         self.awaits_coroutine = self.bls.has_sender = False
         state = record.u8()
         flags = record.u8()
-        self.has_failed = flags & ANSWER_FAILED
+        if flags & ANSWER_FAILED:
+            self.has_failed = slot.has_failed = True
         if flags & ANSWER_TOLD:
             self.link.wait_until_read_aside(TELLING_S)
         self.usual_ns += (max(0, record.i64()) - self.usual_ns) // 8
@@ -232,26 +331,29 @@ cdef class RemoteContract(Contract):
             raise BrokenSegmentError(f"an answer of state {state} does not fit the request")
         self.slots.pop(slot.call, None)
         if state == ANSWER_SKIPPED:
+            slot.is_left_out = True
             return CancelledError("", model=self.model_name, request_id=slot.request_id)
         outcome = record.outcome(self.model_name, self.model_version)
         if self.form == FORM_ARRAYS and type(outcome) is Reply and (<Reply> outcome).bfloat16_names is None:
             return (<Reply> outcome).payloads
         return outcome
 
-    cdef object _lost(self, object error):
+    cdef object _lost(self, CallSlot slot, object error):
         """The outcome of a request that could not be sent, or whose answer does not come."""
-        cdef CallSlot slot = self.current
         self.current = None
         self.slots.pop(slot.call, None)
         if self.link.is_closed and not isinstance(error, BrokenSegmentError) and self.recall(slot, False):
             return UNBEGUN
-        self.has_failed = True
-        if isinstance(error, BrokenSegmentError):
+        self.has_failed = slot.has_failed = True
+        if isinstance(error, BrokenSegmentError) and self.ruin is None:
+            self.ruin = error
             self.on_broken(error)
         if self.link.is_closed or isinstance(error, BrokenSegmentError):
             failure = self.make_dead_error()
             failure.__cause__ = error if isinstance(error, BrokenSegmentError) else None
             return failure
+        if not isinstance(error, TritonError):
+            error = self.failure(f"{type(error).__name__}: {error}", error, slot.request_id or "")
         return error
 
     cdef InferenceRequest again(self, InferenceRequest request, Py_ssize_t holders):
@@ -290,6 +392,8 @@ cdef class RemoteContract(Contract):
         if slot is None:
             return  # the caller has gone
         stream = slot.stream  # which the slot may lose at any time
+        if type(outcome) is Reply:
+            stamp(<Reply> outcome, slot)
         if stream is not None and outcome is not None:
             reply = self.reply_of(outcome, slot.request_id or "")
             reply.final = record.is_final

@@ -16,10 +16,15 @@ cdef class StubContract(Contract):
     cdef uint64_t newest            # number of the newest call that came
     cdef int64_t began_ns           # when the running call was begun with
 
-    cdef int _call(self, Reader record) except -1
     cdef str obstacle(self)
-    cdef int _run_call(self, InferenceRequest request, CallSlot slot) except -1
-    cdef int _begin_answer(self, Writer record, int state) except -1
+    cdef int _run_one(self, Reader record, int flags) except -1
+    cdef int _run_all(self, list records) except -1
+    cdef object _accept(self, Reader record, int flags)
+    cdef int _settled(
+        self, InferenceRequest request, Py_ssize_t holders, object outcome, bint is_quiet
+    ) except -1
+    cdef int _answer(self, CallSlot slot, object outcome, bint is_quiet) except -1
+    cdef int _begin_answer(self, Writer record, CallSlot slot, int state) except -1
     cdef int _abandon(self, CallSlot slot, bint is_soft) except -1
     cdef int _cancel(self, Reader record) except -1
     cdef int _respond(self, uint64_t call, object outcome, bint ends) except -1

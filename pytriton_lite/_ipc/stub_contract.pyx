@@ -1,8 +1,8 @@
 # cython: language_level=3, freethreading_compatible=True
 """The stub's side of an instance in a process of its own.
 
-A `StubContract` is the contract itself. It takes its requests from the ring `calls`, one by one,
-and answers into `answers`; what response senders send goes aside. See protocol.pxd.
+A `StubContract` is the contract itself. It takes its requests from the ring `calls`, one by one or
+in batches, and answers into `answers`; what response senders send goes aside. See protocol.pxd.
 
 Memory: inputs belong to the request; one that the model keeps stays as it is, since its block is
 given back when the last array over it goes. Small outputs are copied when they are sent. Large ones
@@ -31,6 +31,8 @@ from pytriton_lite._ipc.stub_bls cimport StubQueue
 from pytriton_lite._ipc.wire cimport Link, Reader, Writer, new_writer
 from pytriton_lite.errors import TritonError, UnavailableError
 
+cdef object _SKIPPED = object()     # of a call that the server has taken back
+
 
 cdef class StubContract(Contract):
     """`Contract` of the one instance in a stub.
@@ -58,15 +60,22 @@ cdef class StubContract(Contract):
     def serve(self):
         """Run what the server sends, on this thread, until it says STOP or is gone."""
         cdef Reader record
+        cdef list batch = []
+        cdef int flags
         while True:
             if self.link.put_off:
                 record = self.link.put_off.popleft()
             else:
                 record = self.link.receive(False, 0)
-            if record.kind == CALL:
-                self._call(record)
-            elif record.kind == AGAIN:
-                self._again(record.call)
+            if record.kind == CALL or record.kind == AGAIN:
+                flags = record.u8()
+                if not batch and not flags & CALL_MORE:
+                    self._run_one(record, flags)
+                    continue
+                batch.append((record, flags))
+                if not flags & CALL_MORE:
+                    self._run_all(batch)
+                    batch = []
             elif record.kind == BLS_RESPONSE:
                 # `execute` was interrupted while it waited for it; reading gives its memory back.
                 record.u8()
@@ -76,21 +85,62 @@ cdef class StubContract(Contract):
             else:
                 raise BrokenSegmentError(f"no record of the server has kind {record.kind}")
 
-    cdef int _call(self, Reader record) except -1:
-        cdef CallSlot slot = CallSlot.__new__(CallSlot)
-        cdef InferenceRequest request
-        cdef int flags = record.u8()
-        cdef int64_t limit = record.i64()
-        cdef uint64_t *claim = <uint64_t *> (self.link.segment.memory + CLAIMS_BEGIN) + record.call % CLAIMS
-        self.newest = record.call
+    cdef int _run_one(self, Reader record, int flags) except -1:
         self.began_ns = ptl_now_ns()
-        slot.call = record.call
-        if not ptl_move_64(
+        request = self._accept(record, flags)
+        record = None
+        if type(request) is not InferenceRequest:
+            return self._answer(<CallSlot> request, (<CallSlot> request).outcome, False)
+        # The variable holds the only reference that the runtime has.
+        outcome = self.run(<InferenceRequest> request, 1, FORM_REPLY)
+        return self._settled(<InferenceRequest> request, 1, outcome, False)
+
+    cdef int _run_all(self, list records) except -1:
+        """Run a batch, without what the server has taken back."""
+        cdef list taken = [], requests = [], outcomes
+        cdef Py_ssize_t i, at = 0, count = len(records)
+        self.began_ns = ptl_now_ns()
+        for record, flags in records:
+            request = self._accept(record, flags)
+            taken.append(request if type(request) is CallSlot else None)
+            if type(request) is InferenceRequest:
+                requests.append(request)
+        record = request = None
+        records.clear()
+        outcomes = self.run_batch(requests, [FORM_REPLY] * len(requests)) if requests else []
+        for i in range(count):
+            if taken[i] is not None:
+                self._answer(<CallSlot> taken[i], (<CallSlot> taken[i]).outcome, i + 1 < count)
+                continue
+            request = requests[at]
+            self._settled(<InferenceRequest> request, 2, outcomes[at], i + 1 < count)
+            at += 1
+        return 0
+
+    cdef object _accept(self, Reader record, int flags):
+        """Begin with a call: its request; or the slot of one that is not to run, with its outcome."""
+        cdef CallSlot slot
+        cdef InferenceRequest request
+        cdef int64_t limit
+        cdef uint64_t *claim = <uint64_t *> (self.link.segment.memory + CLAIMS_BEGIN) + record.call % CLAIMS
+        if record.kind == AGAIN:
+            request = self.parked.pop(record.call, None)
+            if request is not None:
+                return request
+            slot = CallSlot.__new__(CallSlot)
+            slot.call = record.call
+            slot.outcome = UnavailableError("the request was cancelled")  # a moment ago
+            return slot
+        slot = CallSlot.__new__(CallSlot)
+        slot.call = self.newest = record.call
+        limit = record.i64()
+        if not flags & CALL_UNCLAIMED and not ptl_move_64(
             claim, CLAIM_STATES * record.call + CLAIM_OFFERED, CLAIM_STATES * record.call + CLAIM_TAKEN
         ):
             record.request(self.all_outputs)  # gives its blocks back
             self.early.discard(record.call)
-            return self._state(slot, ANSWER_SKIPPED)
+            slot.outcome = _SKIPPED
+            return slot
         slot.node.word = PTL_RUNNING
         slot.runner = self
         if flags & CALL_STREAMS:
@@ -102,21 +152,28 @@ cdef class StubContract(Contract):
         try:
             request = record.request(self.all_outputs)
         except TritonError as error:  # no memory, say
-            return self._answer(slot, error)
+            slot.has_failed = True
+            slot.outcome = error
+            return slot
         slot.request_id = request.id or None
         request.slot = slot
-        record = None
-        return self._run_call(request, slot)
+        return request
 
-    cdef int _run_call(self, InferenceRequest request, CallSlot slot) except -1:
-        # The caller's variable is the only reference that the runtime holds.
-        outcome = self.run(request, 1, FORM_REPLY)
-        if outcome is PENDING:
-            return self._state(slot, ANSWER_PENDING)
+    cdef int _settled(
+        self, InferenceRequest request, Py_ssize_t holders, object outcome, bint is_quiet
+    ) except -1:
+        """Answer with the outcome of a request that has run; `is_quiet` as of `Link.send`."""
+        cdef CallSlot slot = request.slot
+        cdef Writer record
+        if outcome is not PENDING and outcome is not RESCHEDULED:
+            return self._answer(slot, outcome, is_quiet)
         if outcome is RESCHEDULED:
-            self.parked[slot.call] = self.again(request, 1)
-            return self._state(slot, ANSWER_RESCHEDULED)
-        return self._answer(slot, outcome)
+            self.parked[slot.call] = self.again(request, holders)
+        record = new_writer(self.link)
+        self._begin_answer(
+            record, slot, ANSWER_PENDING if outcome is PENDING else ANSWER_RESCHEDULED
+        )
+        return self.link.send(record, False, ANSWER, slot.call, 0, is_quiet)
 
     cdef object _execute(self, list requests):
         cdef object returned
@@ -130,43 +187,29 @@ cdef class StubContract(Contract):
             _end_child(None)
         return returned
 
-    def _again(self, uint64_t call):
-        cdef InferenceRequest request = self.parked.pop(call, None)
-        self.began_ns = ptl_now_ns()
-        if request is None:  # given up a moment ago
-            slot = CallSlot.__new__(CallSlot)
-            (<CallSlot> slot).call = call
-            return self._answer(slot, UnavailableError("the request was cancelled"))
-        return self._run_call(request, request.slot)
-
-    def _state(self, CallSlot slot, int state):
+    cdef int _answer(self, CallSlot slot, object outcome, bint is_quiet) except -1:
+        """Answer with what `execute` returned, or why it did not run."""
         cdef Writer record = new_writer(self.link)
-        self._begin_answer(record, state)
-        self.link.has_told = False
-        self.link.send(record, False, ANSWER, slot.call)
-        return 0
-
-    def _answer(self, CallSlot slot, outcome):
-        """Answer with what `execute` returned."""
-        cdef Writer record = new_writer(self.link)
+        if outcome is _SKIPPED:
+            self._begin_answer(record, slot, ANSWER_SKIPPED)
+            return self.link.send(record, False, ANSWER, slot.call, 0, is_quiet)
         self.slots.pop(slot.call, None)
-        slot.runner = None
+        slot.runner = slot.outcome = None
         ptl_store(&slot.node.word, PTL_DONE)
-        self._begin_answer(record, ANSWER_OUTCOME)
+        self._begin_answer(record, slot, ANSWER_OUTCOME)
         try:
             record.outcome(outcome)
         except TritonError as error:  # a tensor on a device; no room
             record.rewind()
-            self.has_failed = True
-            self._begin_answer(record, ANSWER_OUTCOME)
+            slot.has_failed = True
+            self._begin_answer(record, slot, ANSWER_OUTCOME)
             record.outcome(self.failure(str(error), error, slot.request_id or ""))
         self.link.has_told = False
-        self.link.send(record, False, ANSWER, slot.call)
-        return 0
+        return self.link.send(record, False, ANSWER, slot.call, 0, is_quiet)
 
-    cdef int _begin_answer(self, Writer record, int state) except -1:
+    cdef int _begin_answer(self, Writer record, CallSlot slot, int state) except -1:
         record.u8(state)
-        record.u8((ANSWER_FAILED if self.has_failed else 0) | (ANSWER_TOLD if self.link.has_told else 0))
+        record.u8((ANSWER_FAILED if slot.has_failed else 0) | (ANSWER_TOLD if self.link.has_told else 0))
         record.i64(ptl_now_ns() - self.began_ns)
         return 0
 

@@ -27,7 +27,8 @@ cdef class Link:
     cdef uint64_t done_aside            # bytes of `side_in` whose records have been dealt with
 
     cdef int send(
-        self, Writer record, bint aside, uint32_t kind, uint64_t call, int64_t deadline_ns=*
+        self, Writer record, bint aside, uint32_t kind, uint64_t call, int64_t deadline_ns=*,
+        bint is_quiet=*,
     ) except -1
     cdef Reader receive(self, bint aside, int64_t deadline_ns)
     cdef bint is_inherited(self) noexcept

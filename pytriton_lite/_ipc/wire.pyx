@@ -303,9 +303,13 @@ cdef class Link:
         return 0
 
     cdef int send(
-        self, Writer record, bint aside, uint32_t kind, uint64_t call, int64_t deadline_ns=0
+        self, Writer record, bint aside, uint32_t kind, uint64_t call, int64_t deadline_ns=0,
+        bint is_quiet=False,
     ) except -1:
-        """Put a record into a ring; its blocks belong to the other side if this does not raise."""
+        """Put a record into a ring; its blocks belong to the other side if this does not raise.
+
+        With `is_quiet` who reads it may be left asleep: another record follows at once.
+        """
         cdef Producer ring = self.side_out if aside else self.main_out
         cdef Writer outer
         cdef Block block
@@ -318,10 +322,10 @@ cdef class Link:
             outer.lend(block)
             outer.i64(record.size)
             outer.i64(block.offset)
-            ring.put(kind | KIND_LARGE, call, outer.data, outer.size, deadline_ns)
+            ring.put(kind | KIND_LARGE, call, outer.data, outer.size, deadline_ns, is_quiet)
             outer.is_sent = True
         else:
-            ring.put(kind, call, record.data, record.size, deadline_ns)
+            ring.put(kind, call, record.data, record.size, deadline_ns, is_quiet)
         record.is_sent = True
         if record.given_back is not None:
             for block in record.given_back:

@@ -46,6 +46,14 @@ def run_quick(program: str, folder: Path) -> dict:
             {"async_run(), 32 coroutines", "async_stream() of 100, 1 coroutine, each"},
         ),
         (
+            "bench_batch.py",
+            {
+                "thread, 32 callers",
+                "async_run(), 32 coroutines, average batch",
+                "overload, answered, p99",
+            },
+        ),
+        (
             "bench_bls.py",
             {"inline to inline, exec()", "thread to thread, async_exec(), 32 in flight"},
         ),
@@ -65,6 +73,10 @@ def run_quick(program: str, folder: Path) -> dict:
             "bench_load.py",
             {"load of 1 model, process, 4 at a time", "import of the stub"},
         ),
+        (
+            "bench_statistics.py",
+            {"count an execution", "response.timings", "model.statistics()"},
+        ),
     ],
 )
 def test_benchmark_writes_rows_with_their_baselines(program, some_rows, tmp_path):
@@ -75,6 +87,6 @@ def test_benchmark_writes_rows_with_their_baselines(program, some_rows, tmp_path
     for row in result["rows"]:
         assert set(row) == COLUMNS
         assert isinstance(row["value"], float)
-        assert row["unit"] in {"ns", "us", "ms", "1/s", "MiB", "sizes", "wakes"}
+        assert row["unit"] in {"ns", "us", "ms", "1/s", "MiB", "sizes", "wakes", "requests"}
         assert (row["baseline"] is None) == (row["ratio"] is None)
         assert (row["target"] is None) == (row["is_met"] is None)

@@ -8,11 +8,13 @@ from .tables.bls import BLS, BLS_AT_RISK
 from .tables.control import CONTROL, CONTROL_AT_RISK, CONTROL_NONE
 from .tables.decoupled import DECOUPLED
 from .tables.execute import EXECUTE, SILENT
+from .tables.generated_inputs import GENERATED_INPUTS
 from .tables.iterative import ITERATIVE
 from .tables.lifecycle import LIFECYCLE
 from .tables.pb_utils import PB_UTILS
 from .tables.resolution import RESOLUTION
 from .tables.sender import SENDERS, SENDERS_AT_RISK
+from .tables.stacking import STACKING
 from .tables.tensors import TENSORS
 from .tables.validation import VALIDATION
 
@@ -24,6 +26,8 @@ GROUPS: tuple[Group, ...] = (
     PB_UTILS,
     TENSORS,
     VALIDATION,
+    STACKING,
+    GENERATED_INPUTS,
     SENDERS,
     SENDERS_AT_RISK,
     BLS,

@@ -25,6 +25,7 @@ ROOT = HERE.parents[1]
 MODULES = (
     "_core.answer",
     "_core.array",
+    "_core.batch_queue",
     "_core.bls",
     "_core.bytes_tensor",
     "_core.calls",
@@ -32,6 +33,7 @@ MODULES = (
     "_core.contract",
     "_core.deadlock",
     "_core.dlpack",
+    "_core.formation",
     "_core.input_spec",
     "_core.message",
     "_core.queue",

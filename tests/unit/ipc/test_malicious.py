@@ -25,6 +25,7 @@ import pytriton_lite as ptl
 from pytriton_lite._core.calls import Endpoint, ModelCalls, ServedVersion
 from pytriton_lite._core.input_spec import InputEntry, InputSpec
 from pytriton_lite._core.queue import Executor, RequestQueue
+from pytriton_lite._core.statistics import FAILURE_REASONS
 from pytriton_lite._core.tensor import live_tensor_count
 from pytriton_lite._instance import process
 from pytriton_lite._ipc.backoff import Backoff
@@ -304,6 +305,151 @@ def test_bytes_that_were_never_written() -> None:
         link.next(aside=False)
     assert resident_bytes() - before < 1 << 24
     assert segment.resident_bytes() < 1 << 24
+
+
+# -- batches ------------------------------------------------------------------------------
+
+MORE = 2
+
+
+class Batch:
+    """Three requests in one `execute` of a stub that has them, and has begun with them or not."""
+
+    def __init__(self, begun: tuple[int, ...] = (1, 2, 3)) -> None:
+        self.fake = Fake()
+        self.again: list[Any] = []
+        self.prepared = [self.fake.calls._prepare(X, None) for _ in range(3)]
+        self.slots = [slot for _, slot in self.prepared]
+        self.done = [threading.Event() for _ in self.slots]
+        for slot, done in zip(self.slots, self.done, strict=True):
+            slot.notify_when_done(lambda _slot, done=done: done.set())
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+        calls = self.fake.segment.consumer("calls")
+        records = [within(20, calls.pull) for _ in range(3)]
+        assert [(kind, call) for kind, call, _ in records] == [(CALL, 1), (CALL, 2), (CALL, 3)]
+        # Behind the blocks that it gives back, a record begins with its flags.
+        assert [payload[4] for _, _, payload in records] == [MORE, MORE, 0]
+        for call in begun:
+            struct.pack_into("<Q", self.fake.memory, 1024 + 8 * call, 4 * call + 1)
+
+    def _run(self) -> None:
+        self.again = self.fake.contract.run_slots(self.slots)
+
+    def cancel(self, place: int) -> None:
+        served = self.prepared[place][0]
+        assert served.queue.cancel(self.slots[place])
+
+    def claim(self, call: int) -> int:
+        (word,) = struct.unpack_from("<Q", self.fake.memory, 1024 + 8 * call)
+        return int(word)
+
+    def answer(self, call: int, payload: bytes, kind: int = ANSWER) -> None:
+        self.fake.answers.push(kind, call, payload)
+
+    def outcomes(self) -> list[Any]:
+        """What the requests get when the stub dies now, "again" of those left to another one."""
+        try:
+            self.fake.end()
+            self.thread.join(20)
+            assert not self.thread.is_alive(), "the batch hangs"
+            for slot, done in zip(self.slots, self.done, strict=True):
+                assert slot in self.again or slot.is_cancelled() or done.wait(20)
+            return ["again" if slot in self.again else slot.take_outcome() for slot in self.slots]
+        finally:
+            self.fake.close()
+
+
+def value(number: float) -> bytes:
+    return answer(response(tensor(np.float32([number]).tobytes(), (1,))))
+
+
+def test_answers_of_a_batch() -> None:
+    batch = Batch()
+    for call in (1, 2, 3):
+        batch.answer(call, value(call))
+    assert [x["OUT"].tolist() for x in batch.outcomes()] == [[1], [2], [3]]
+
+
+def test_a_stub_that_dies_within_its_answers() -> None:
+    batch = Batch()
+    batch.answer(1, value(1))
+    first, *others = batch.outcomes()
+    assert first["OUT"].tolist() == [1]
+    assert [type(x) for x in others] == [ptl.UnavailableError] * 2
+    assert others[0] is not others[1]
+
+
+def test_a_stub_that_dies_before_it_begins() -> None:
+    assert Batch(begun=()).outcomes() == ["again"] * 3
+    # It begins with all at once, and in between it may be killed.
+    first, *others = Batch(begun=(1,)).outcomes()
+    assert isinstance(first, ptl.UnavailableError)
+    assert others == ["again"] * 2
+
+
+@pytest.mark.parametrize(
+    ("call", "payload", "kind"),
+    [
+        (2, value(2), ANSWER),  # the first one is answered first
+        (3, value(3), ANSWER),
+        (9, value(9), ANSWER),
+        (0, value(0), ANSWER),
+        (1, value(1), RESPONSE),
+        (1, answer(state=3), ANSWER),  # skipped, which nobody wanted
+        (1, answer(b""), ANSWER),
+    ],
+)
+def test_a_wrong_answer_ends_the_stub_and_fails_the_batch(
+    call: int, payload: bytes, kind: int
+) -> None:
+    batch = Batch()
+    batch.answer(call, payload, kind)
+    for number in (1, 2, 3):  # too late, whatever it says
+        batch.answer(number, value(number))
+    batch.thread.join(20)
+    assert batch.fake.is_over, "it goes on"
+    found = batch.outcomes()
+    assert [type(x) for x in found] == [ptl.UnavailableError] * 3
+    assert "dead: None" not in str(found)
+
+
+def test_an_answer_that_is_given_twice() -> None:
+    batch = Batch()
+    for call in (1, 1, 2, 3):
+        batch.answer(call, value(call))
+    first, *others = batch.outcomes()
+    assert first["OUT"].tolist() == [1]
+    assert [type(x) for x in others] == [ptl.UnavailableError] * 2
+
+
+def test_a_request_that_is_cancelled_before_the_stub_begins() -> None:
+    batch = Batch(begun=(1, 3))
+    batch.cancel(1)
+    assert batch.claim(2) == 4 * 2 + 2, "it was not taken back"
+    batch.answer(1, value(1))
+    batch.answer(2, answer(state=3))
+    batch.answer(3, value(3))
+    first, _, third = batch.outcomes()
+    assert (first["OUT"].tolist(), third["OUT"].tolist()) == ([1], [3])
+    assert batch.slots[1].is_cancelled()
+
+
+def test_a_request_that_was_never_begun_is_no_execution() -> None:
+    fake = Fake()
+    try:
+        _, slot = fake.calls._prepare(X, None)
+        fake.queue.submit_all([slot])
+        calls = fake.segment.consumer("calls")
+        within(20, calls.pull)
+        assert fake.queue.cancel(slot)
+        fake.answers.push(ANSWER, 1, answer(state=3))
+        statistics = fake.queue.statistics
+        until(lambda: sum(statistics.failures()) == 1)
+        assert statistics.failures()[FAILURE_REASONS.index("CANCELED")] == 1
+        assert statistics.counters()["exec_count"] == 0
+    finally:
+        fake.close()
 
 
 # -- random bytes -------------------------------------------------------------------------

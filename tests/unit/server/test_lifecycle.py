@@ -562,16 +562,6 @@ def test_where_device_inputs_go(
     assert serve(execution=execution)["m"]({"IN": nowhere})["OUT"].tolist() == [expected]
 
 
-def test_dynamic_batching_warns_and_serves(
-    repository: RepositoryBuilder, serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
-    config = ECHO_CONFIG + "max_batch_size: 4 dynamic_batching { }"
-    repository.model("m", echo_model(), config=config)
-    server = serve()
-    assert "model 'm': dynamic batching is not supported yet" in caplog.text
-    assert server["m"]({"IN": X.reshape(1, 2)})["OUT"].tolist() == [[1, 2]]
-
-
 # -- the backend table, metadata and logs ----------------------------------------------
 
 

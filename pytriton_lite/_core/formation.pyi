@@ -1,0 +1,26 @@
+from typing import Any, final
+
+from pytriton_lite._config.model_config import DynamicBatchingSettings
+
+@final
+class BatchFormer:
+    def __init__(self, settings: DynamicBatchingSettings, max_batch_size: int) -> None: ...
+    @property
+    def count(self) -> int: ...
+    def add(
+        self,
+        label: Any,
+        size: int = 1,
+        *,
+        now_ns: int,
+        priority: int = 0,
+        timeout_us: int = 0,
+        key: int = 0,
+    ) -> bool | None: ...
+    def give_up(self, label: Any) -> None: ...
+    def hold(self) -> None: ...
+    def release(self, now_ns: int) -> None: ...
+    def form(
+        self, now_ns: int, *, is_over: bool = False
+    ) -> tuple[list[Any], str, list[Any], int]: ...
+    def expire(self, now_ns: int) -> tuple[list[Any], int]: ...
