@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pytriton_lite._backend import resolve_backend
@@ -48,7 +49,7 @@ from pytriton_lite._environment import (
     environment_setting,
 )
 from pytriton_lite._environment.setting import PARAMETER
-from pytriton_lite._instance.base import Instance
+from pytriton_lite._instance.base import Instance, Outage
 from pytriton_lite._instance.inline import InlineInstance
 from pytriton_lite._instance.loader import InstancePlan, ModelCode, auto_complete
 from pytriton_lite._instance.output_check import make_output_check
@@ -350,7 +351,9 @@ class LoadedVersion:
             ],
             tuple(dict.fromkeys(output.name for output in self.settings.outputs)),
             share_memory=options.share_memory,
-            cpu_only=self.settings.parameters.get("FORCE_CPU_ONLY_INPUT_TENSORS") != "no",
+            # Only tensors in CPU memory go to a stub.
+            cpu_only=mode == "process"
+            or self.settings.parameters.get("FORCE_CPU_ONLY_INPUT_TENSORS") != "no",
         )
         make = _HOMES[mode]
         if mode == "process":
@@ -479,18 +482,14 @@ class LoadedVersion:
         """Refuse requests while no instance is alive and attempts to start one fail."""
         with self._outage_lock:
             outages = [instance.outage for instance in self.instances]
-            is_lasting = all(outage is not None and outage.is_lasting for outage in outages)
-            self._queue.refusal = self._outage_error if is_lasting else None
-        if is_lasting:
-            self._queue.fail_queued(self._outage_error)
-
-    def _outage_error(self) -> UnavailableError:
-        error = UnavailableError(
-            f"model '{self.name}' has no instance alive: {self.outage}", model=self.name
-        )
-        first = self.instances[0].outage
-        error.__cause__ = None if first is None else first.cause
-        return error
+            lasting = [outage for outage in outages if outage is not None and outage.is_lasting]
+            refusal = None
+            if len(lasting) == len(outages):
+                # As it is now: an instance may come back before somebody is told.
+                refusal = partial(_outage_error, self.name, lasting)
+            self._queue.refusal = refusal
+        if refusal is not None:
+            self._queue.fail_queued(refusal)
 
     @property
     def outage(self) -> str | None:
@@ -707,6 +706,16 @@ def _load(instances: Sequence[Instance]) -> None:
             failures.append(error)
     if failures:
         raise failures[0]
+
+
+def _outage_error(model_name: str, outages: list[Outage]) -> UnavailableError:
+    """For requests while no instance is alive, each of them for its reason."""
+    texts = "; ".join(outage.text for outage in outages)
+    error = UnavailableError(
+        f"model '{model_name}' has no instance alive: {texts}", model=model_name
+    )
+    error.__cause__ = outages[0].cause
+    return error
 
 
 def _resolve_groups(message: Any, history: ConfigHistory, kind: str | None) -> None:

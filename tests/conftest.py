@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,9 @@ import pytest
 
 import pytriton_lite as ptl
 from pytriton_lite._core.tensor import live_tensor_count
+from tests.support import remote, shared
 from tests.support.repository import RepositoryBuilder
+from tests.support.scripted import offer_scripts
 
 
 def pytest_collection_finish() -> None:
@@ -65,7 +68,14 @@ def serve(repository: RepositoryBuilder) -> Iterator[Callable[..., ptl.Server]]:
     yield start
     for server in servers:
         server.stop()
-    left = [
-        t for t in threading.enumerate() if t not in before and not t.name.startswith("asyncio")
-    ]
+    theirs = ("asyncio", remote.THREADS, shared.THREADS)
+    left = [t for t in threading.enumerate() if t not in before and not t.name.startswith(theirs)]
     assert not left, f"threads left behind: {left}"
+
+
+@pytest.fixture
+def in_stubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stubs find what tests support them with; for use by whole modules."""
+    monkeypatch.setenv(remote.VARIABLE, offer_scripts())
+    root = str(Path(__file__).parents[1])
+    monkeypatch.setenv("PYTHONPATH", root, prepend=os.pathsep)

@@ -37,5 +37,6 @@ cdef class AnswerMaker:
     cdef object _payload(self, Tensor tensor, Py_ssize_t references, int share)
     cdef object failure(self, str text, object cause, str request_id)
     cdef int answered(self, CallSlot slot) except -1
+    cdef str obstacle(self)
     cdef bint is_running_here(self) noexcept
     cdef Reply reply_of(self, object outcome, str request_id)

@@ -189,6 +189,10 @@ cdef class AnswerMaker:
         """Whether this thread, which may be the one that reads a stream, is inside `execute`."""
         return False
 
+    cdef str obstacle(self):
+        """Why no response can be sent by this process, or None."""
+        return None
+
     # -- requests whose response sender is open ----------------------------------------
 
     cdef int answered(self, CallSlot slot) except -1:

@@ -11,7 +11,7 @@ from pytriton_lite._core.sync cimport ptl_node, ptl_queue, ptl_worker
 cdef class Executor:
     cdef ptl_worker worker
     cdef Contract contract
-    cdef CallSlot running           # what the instance executes; None of an inline one
+    cdef readonly CallSlot running  # what the instance executes; None of an inline one
     cdef list batch                 # slots of the batch that the instance executes; see batch_queue.pyx
     # Of an instance in another process:
     cdef CallSlot handed            # what the pump is to run first

@@ -11,6 +11,8 @@ from pytriton_lite._core.statistics import VersionStatistics
 @final
 class Executor:
     def __init__(self, contract: Contract) -> None: ...
+    @property
+    def running(self) -> CallSlot | None: ...
 
 @disjoint_base
 class RequestQueue:

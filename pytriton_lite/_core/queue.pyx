@@ -656,9 +656,9 @@ cdef class RequestQueue:
         cdef ptl_worker *idle = NULL
         self.executors.remove(executor)
         self.contracts.remove(executor.contract)
-        with nogil:
-            ptl_retire(&self.queue, &executor.worker, &idle)
-            ptl_ring(idle)
+        # With the GIL: without it others that are rung here may be retired and gone meanwhile.
+        ptl_retire(&self.queue, &executor.worker, &idle)
+        ptl_ring(idle)
 
     def dismiss(self, Executor executor):
         """One instance gets no more requests, while the others go on; see `wait_until_out`."""
@@ -839,7 +839,7 @@ cdef class RequestQueue:
             if ptl_push_front(&self.queue, &slot.node, &idle):
                 Py_DECREF(slot)
                 if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
-                    slot.finish_and_wake(self._closed_error())
+                    slot.finish_and_wake(self.closed_error())
                     slot.request = None
                 continue
             ptl_ring(idle)

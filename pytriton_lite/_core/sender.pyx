@@ -83,6 +83,8 @@ cdef class InferenceResponseSender:
                 "Inference Response object must be provided when the response flags is set to zero."
             )
         fault = self._fault(response is not None)
+        if fault is None:
+            fault = self.home.obstacle()
         if fault is not None:
             raise TritonModelException(fault)
         if response is not None and ptl_load(&self.slot.node.word) != PTL_ABANDONED:

@@ -10,6 +10,7 @@ import os
 import stat
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -175,14 +176,25 @@ class EnvironmentCache:
             origin=origin,
         )
 
-    def close(self) -> None:
-        """Remove all that was unpacked. Stubs must have ended. Safe to call again."""
+    def close(self, limit_s: float | None = None) -> None:
+        """Remove all that was unpacked. Stubs must have ended. Safe to call again.
+
+        What is being unpacked is waited for, at most `limit_s` seconds; then the thread that does
+        it removes everything when it is through.
+        """
+        until = None if limit_s is None else time.monotonic() + limit_s
         with self._lock:
             self._is_closed = True
             running = list(self._running.values())
         for future in running:
-            future.exception()
+            with contextlib.suppress(TimeoutError):
+                future.exception(None if until is None else max(0.0, until - time.monotonic()))
+        self._remove_closed()
+
+    def _remove_closed(self) -> None:
         with self._lock:
+            if not self._is_closed or self._running:
+                return
             root, self._root = self._root, None
             self._unpacked.clear()
             self._interpreters.clear()
@@ -213,6 +225,7 @@ class EnvironmentCache:
                     raise
             else:
                 self._end(key).set_result(made)
+            self._remove_closed()
         try:
             return cast(_T, future.result())
         except EnvironmentProblem as problem:

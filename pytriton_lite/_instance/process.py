@@ -68,9 +68,6 @@ _BOOT = "from pytriton_lite._instance.stub import main\nmain()\n"
 # What an idle model has for `finalize` at least, when another one has used up the time of a stop.
 _FINALIZE_NS = 3_000_000_000
 
-# What an idle model has for `finalize` at least, when another one has used up the time of a stop.
-_FINALIZE_NS = 3_000_000_000
-
 # For a stub to write its stacks, before it is killed.
 _STACK_S = 1.0
 _STACK_PAUSE_S = 0.02
@@ -241,13 +238,14 @@ class _Loading:
         self._model = model
         self._is_started = False
 
-    def load(self, plan: dict[str, Any]) -> Any:
-        """Have it do what it is there for; returns what it says when that is done."""
+    def begin(self, plan: dict[str, Any]) -> None:
+        """Tell it what it is there for."""
         wire = {**plan, "restored": dict(self._settings.restored)}
-        try:
+        with contextlib.suppress(UnavailableError):  # `wait` finds out why
             self._link.post(RecordKind.PLAN, 0, None, wire, aside=False)
-        except UnavailableError:
-            raise self._died() from None
+
+    def wait(self) -> Any:
+        """What it says when it has done that."""
         self._next(RecordKind.STARTED, "start", self._settings.start_timeout_s)
         self._is_started = True
         return self._next(RecordKind.LOADED, "load", self._settings.load_timeout_s)
@@ -338,7 +336,8 @@ def auto_complete_in_stub(
                     "log_levels": log_levels(),
                 }
             }
-            config: dict[str, Any] | None = loading.load(plan)["config"]
+            loading.begin(plan)
+            config: dict[str, Any] | None = loading.wait()["config"]
             return config
         finally:
             process.terminate(time.monotonic_ns() + round(_EXIT_S * 1e9))
@@ -469,22 +468,26 @@ class _Stub:
         ]
         for thread in self._threads:
             thread.start()
+        self._loading = _Loading(
+            self._link,
+            self._process,
+            self._stacks,
+            self._breakpoints,
+            settings=settings,
+            name=plan.name,
+            model=plan.code.model_name,
+        )
+        # Not when somebody waits for it: the instances of a model load side by side.
+        self._loading.begin({"plan": plan_to_wire(plan)})
 
     def load(self) -> None:
         """Wait until the model is loaded, and take requests."""
-        plan = self._plan
         try:
-            with self._stacks as stacks:
-                loading = _Loading(
-                    self._link,
-                    self._process,
-                    stacks,
-                    self._breakpoints,
-                    settings=self._settings,
-                    name=plan.name,
-                    model=plan.code.model_name,
-                )
-                said = loading.load({"plan": plan_to_wire(plan)})
+            with self._stacks:
+                said = self._loading.wait()
+            # What was logged, and the metrics that the model holds: the instance that this one
+            # replaces must not let go of theirs before.
+            self.asker.settle()
             self.has_is_ready = bool(said["has_is_ready"])
         except BaseException:
             self.end(time.monotonic_ns())
@@ -651,7 +654,11 @@ class ProcessInstance(Instance):
     @override
     def abandon(self) -> None:
         stub = self._stub
-        if stub is not None:
+        if stub is None:
+            return
+        # One whose requests have been failed is idle, and finalized by the next `finish`.
+        is_idle = stub.executor.running is None
+        if not is_idle or not stub.contract.wait_until_answered(time.monotonic_ns()):
             stub.kill()
 
     @property

@@ -71,6 +71,14 @@ def main() -> None:
         else:
             _complete(link, wire["auto_complete"])
     except UnavailableError:
+        if link.is_forked:
+            print(
+                "a forked child of the model's process left `initialize`; it must end there, by "
+                "os._exit()",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(1)
         if not link.is_closed:
             raise
         # Nobody reads what this process says.
@@ -165,13 +173,14 @@ class _Stub:
             faulthandler.register(STACK_SIGNAL, all_threads=True)
             os.close(self._stacks_fd)  # nobody reads it any more
             assert self._contract is not None
+            # The server has waited for response senders, or does so no longer.
             self._contract.serve()
-            model.contract.wait_until_answered(0)
         except UnavailableError:
             if not self._link.is_closed:
                 raise
         finally:
-            model.close()
+            if not self._link.is_forked:
+                model.close()
 
     def _make_contract(self, model: object, **options: Any) -> StubContract:
         self._contract = StubContract(

@@ -11,8 +11,7 @@
     answers     STARTED     0       json: nothing; the stub is there
                 LOADED      0       json: what the server wants to know of the model
                 FAILED      0       json: the error of the load
-                ANSWER      old     uint8 state, uint8 whether execute failed, int64 ns of execute,
-                                    then maybe outcome
+                ANSWER      old     uint8 state, uint8 flags, int64 ns of execute, then maybe outcome
                 BLS         new     uint8 flags, BLS request that `execute` waits for (see bls_port.pyx)
     to_stub     CANCEL      old     uint8 whether the request goes on to take responses
                 CREDIT      old     int64 responses read so far
@@ -72,6 +71,11 @@ cdef enum:
     ANSWER_PENDING = 1
     ANSWER_RESCHEDULED = 2
     ANSWER_SKIPPED = 3      # the server has taken the call back
+
+# Flags of ANSWER.
+cdef enum:
+    ANSWER_FAILED = 1       # execute has
+    ANSWER_TOLD = 2         # it has told something aside, such as log records, that came before
 
 # Claims: words in the control page, one per call in flight, by its number. A call that was sent ahead
 # is the stub's when it begins with it, and until then the server may take it back. Of a batch that has

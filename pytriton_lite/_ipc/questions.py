@@ -20,8 +20,11 @@ from pytriton_lite.errors import TritonError, UnavailableError
 # What has been said is mostly dealt with in microseconds.
 _SETTLE_S = 1.0
 
-Answer = Callable[[Any], Any]
-"""Makes a reply of the data of a question; both are what JSON can carry."""
+Answer = Callable[..., Any]
+"""Makes a reply of the data of a question, and of the bytes that came with it.
+
+Data and reply are what JSON can carry.
+"""
 
 
 class Asker:
@@ -54,8 +57,15 @@ class Asker:
         if self.is_closed:
             raise UnavailableError("the other process is gone", model=self._model_name)
 
-    def ask(self, what: str, data: object = None, *, timeout_s: float | None = None) -> Any:
-        """Ask and return the reply.
+    def ask(
+        self,
+        what: str,
+        data: object = None,
+        *,
+        blobs: tuple[bytes, ...] = (),
+        timeout_s: float | None = None,
+    ) -> Any:
+        """Ask, with what JSON can carry and with bytes, and return the reply.
 
         Raises
         ------
@@ -66,19 +76,19 @@ class Asker:
         TimeoutError
             No reply within `timeout_s`.
         """
-        question = self.begin(what, data)
+        question = self.begin(what, data, blobs)
         try:
             return question.wait(timeout_s)
         finally:
             self._waiting.pop(question.number, None)
 
-    def begin(self, what: str, data: object = None) -> Question:
+    def begin(self, what: str, data: object = None, blobs: tuple[bytes, ...] = ()) -> Question:
         """Ask, and do not wait for the reply."""
         self._check()
         number = next(self._numbers)
         question = self._waiting[number] = Question(number)
         try:
-            self._link.post(RecordKind.ASK, number, what, data)
+            self._link.post(RecordKind.ASK, number, what, data, blobs=blobs)
         except BaseException:
             del self._waiting[number]
             raise
@@ -175,14 +185,14 @@ class Answerer:
 
     def asked(self, record: Reader) -> None:
         """Take an ASK; on the thread that reads what comes aside."""
-        what, data, number = record.text(), record.json(), record.call
+        what, data, blobs, number = record.text(), record.json(), record.blobs(), record.call
         slow = self._slow.get(what)
         if slow is None:
-            self._answer(self._quick.get(what), what, data, number)
+            self._answer(self._quick.get(what), what, (data, *blobs), number)
             return
         thread = threading.Thread(
             target=self._answer,
-            args=(slow, what, data, number),
+            args=(slow, what, (data, *blobs), number),
             name=f"{self._name}-{what}",
             daemon=True,
         )
@@ -207,11 +217,13 @@ class Answerer:
         if answer is not None:
             answer(data)
 
-    def _answer(self, answer: Answer | None, what: str, data: Any, number: int) -> None:
+    def _answer(
+        self, answer: Answer | None, what: str, given: tuple[Any, ...], number: int
+    ) -> None:
         try:
             if answer is None:
                 raise UnavailableError(f"the other process answers no question '{what}'")
-            reply: dict[str, Any] = {"value": answer(data)}
+            reply: dict[str, Any] = {"value": answer(*given)}
         except Exception as error:
             reply = {"error": error_to_wire(error)}
         self._reply(number, reply)

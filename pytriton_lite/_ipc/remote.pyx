@@ -27,6 +27,9 @@ cdef enum:
     # How often a thread that leads for a stub looks whether that stub is still there.
     LOOK_NS = 100_000_000
 
+# What `execute` has logged is there when its answer is, unless a log handler is slow.
+cdef double TELLING_S = 0.2
+
 
 cdef class RemoteContract(Contract):
     """Runs requests on the stub at the other end of `link`.
@@ -303,13 +306,16 @@ cdef class RemoteContract(Contract):
 
     cdef object _outcome(self, Reader record):
         cdef CallSlot slot = self.current
-        cdef int state
+        cdef int state, flags
         if record.kind != ANSWER or record.call != slot.call:
             raise BrokenSegmentError(f"a record of kind {record.kind} came in place of an answer")
         self.awaits_coroutine = self.bls.has_sender = False
         state = record.u8()
-        if record.u8():
+        flags = record.u8()
+        if flags & ANSWER_FAILED:
             self.has_failed = slot.has_failed = True
+        if flags & ANSWER_TOLD:
+            self.link.wait_until_read_aside(TELLING_S)
         self.usual_ns += (max(0, record.i64()) - self.usual_ns) // 8
         if state == ANSWER_RESCHEDULED and self.is_iterative:
             return RESCHEDULED
@@ -416,6 +422,12 @@ cdef class RemoteContract(Contract):
         self.is_dead = True
         for slot in list(self.open_slots):
             self._fail_pending(slot)
+
+    def fail_open(self, make_error):
+        cdef CallSlot slot
+        for slot in list(self.open_slots):
+            self.given_up(slot, False)
+        Contract.fail_open(self, make_error)
 
     cdef int _fail_pending(self, CallSlot slot) except -1:
         self.slots.pop(slot.call, None)

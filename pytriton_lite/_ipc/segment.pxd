@@ -23,7 +23,9 @@ cdef class Producer:
     cdef PyThread_type_lock lock
     cdef bint is_closed
     cdef bint is_napping            # a thread of this side sleeps, or is about to
+    cdef int generation             # of the process that made it: a forked child has no part in it
 
+    cdef bint is_inherited(self) noexcept
     cdef int put(self, uint32_t kind, uint64_t call, const char *payload, uint64_t length, int64_t deadline_ns, bint is_quiet=*) except -1
 
 
@@ -34,6 +36,10 @@ cdef class Consumer:
     cdef bint is_closed
     cdef bint is_napping            # a thread of this side sleeps, or is about to
     cdef int64_t yield_ns
+    cdef int generation             # as of `Producer`
 
     cdef bytes get(self, uint32_t *kind, uint64_t *call, int64_t deadline_ns)
     cdef int rouse(self) except -1
+
+
+cdef object forked_error()

@@ -51,6 +51,21 @@ cdef extern from "<sched.h>" nogil:
 cdef extern from "<sys/mman.h>":
     int MAP_NORESERVE
 
+cdef extern from *:
+    """
+    #include <pthread.h>
+
+    static int ptl_segment_generation = 0;      /* another number in each forked process */
+
+    static void ptl_segment_forked(void) { ptl_segment_generation++; }
+    static int ptl_segment_watch_forks(void) { return pthread_atfork(NULL, NULL, ptl_segment_forked); }
+    """
+    int ptl_segment_generation
+    int ptl_segment_watch_forks()
+
+if ptl_segment_watch_forks():
+    raise MemoryError
+
 cdef enum:
     PAGE = 4096
     VERSION = 1
@@ -205,6 +220,7 @@ cdef class Segment:
         """The writing end of a ring; one process has it, and makes it once."""
         cdef Producer made = Producer.__new__(Producer)
         made.segment = self
+        made.generation = ptl_segment_generation
         ptl_ring_init(&made.ring, self._ring(ring), self.ring_bytes)
         return made
 
@@ -216,6 +232,7 @@ cdef class Segment:
         cdef Consumer made = Consumer.__new__(Consumer)
         made.segment = self
         made.yield_ns = yield_ns
+        made.generation = ptl_segment_generation
         ptl_ring_init(&made.ring, self._ring(ring), self.ring_bytes)
         return made
 
@@ -224,7 +241,11 @@ cdef class Segment:
 
 
 cdef class Producer:
-    """Writing end of a ring. Thread-safe."""
+    """Writing end of a ring. Thread-safe.
+
+    A forked child of the process that made it can only close it: what the child wrote would go across
+    what its parent writes, and a lock of a thread that the child does not have would never be free.
+    """
 
     def __cinit__(self):
         self.lock = _new_lock()
@@ -256,7 +277,7 @@ cdef class Producer:
         TimeoutError
             There was no room until the deadline.
         UnavailableError
-            The ring is closed.
+            The ring is closed, or another process's.
         BrokenSegmentError
             The consumer has spoilt the ring.
         """
@@ -275,6 +296,8 @@ cdef class Producer:
         cdef int state
         cdef uint64_t seen
         cdef int64_t ns
+        if self.is_inherited():
+            raise forked_error()
         while True:
             _acquire(self.lock)
             try:
@@ -304,15 +327,23 @@ cdef class Producer:
                 ptl_ring_wake(&self.ring.head.asleep)
         return 0
 
+    cdef bint is_inherited(self) noexcept:
+        return self.generation != ptl_segment_generation
+
     def close(self):
         """The other process is gone: whoever waits here is told, now and later."""
         self.is_closed = True
+        if self.is_inherited():
+            return
         while self.is_napping:  # it may have looked at `is_closed` just before
             _rouse(&self.ring.head.full)
 
 
 cdef class Consumer:
-    """Reading end of a ring. Thread-safe; each record goes to one thread."""
+    """Reading end of a ring. Thread-safe; each record goes to one thread.
+
+    Not for forked children, like `Producer`.
+    """
 
     def __cinit__(self):
         self.lock = _new_lock()
@@ -333,7 +364,7 @@ cdef class Consumer:
         TimeoutError
             None came until the deadline, of `time.monotonic_ns`; 0 means no limit.
         UnavailableError
-            The ring is closed and empty.
+            The ring is closed and empty, or another process's.
         BrokenSegmentError
             The producer has spoilt the ring.
         """
@@ -349,6 +380,8 @@ cdef class Consumer:
         cdef int64_t ns
         cdef bytes payload
         cdef bint is_waited_for, has_looked = False
+        if self.generation != ptl_segment_generation:
+            raise forked_error()
         while True:
             _acquire(self.lock)
             try:
@@ -383,7 +416,7 @@ cdef class Consumer:
 
     cdef int rouse(self) except -1:
         """Let a thread that sleeps for a record look for one that was put in quietly."""
-        if ptl_ring_bell(&self.ring):
+        if self.generation == ptl_segment_generation and ptl_ring_bell(&self.ring):
             with nogil:
                 ptl_ring_wake(&self.ring.head.asleep)
         return 0
@@ -391,8 +424,18 @@ cdef class Consumer:
     def close(self):
         """The other process is gone: what it has written can still be read."""
         self.is_closed = True
+        if self.generation != ptl_segment_generation:
+            return
         while self.is_napping:  # it may have looked at `is_closed` just before
             _rouse(&self.ring.head.asleep)
+
+
+cdef object forked_error():
+    """For who uses, in a forked child, what its parent has to talk to another process."""
+    return UnavailableError(
+        "this process was forked from one that is an instance of a model or has some, and only that one "
+        "can talk to the other side: requests, responses, metrics and the like go through the parent"
+    )
 
 
 cdef PyThread_type_lock _new_lock() except NULL:

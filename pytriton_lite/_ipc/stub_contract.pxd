@@ -16,6 +16,7 @@ cdef class StubContract(Contract):
     cdef uint64_t newest            # number of the newest call that came
     cdef int64_t began_ns           # when the running call was begun with
 
+    cdef str obstacle(self)
     cdef int _run_one(self, Reader record, int flags) except -1
     cdef int _run_all(self, list records) except -1
     cdef object _accept(self, Reader record, int flags)

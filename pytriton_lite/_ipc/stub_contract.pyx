@@ -11,7 +11,10 @@ model may use its arrays anew at once.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+import os
+import sys
 import threading
+import traceback
 
 from pytriton_lite._core.answer cimport FORM_REPLY
 from pytriton_lite._core.array cimport SHARE_ALL, SHARE_SMALL
@@ -172,6 +175,18 @@ cdef class StubContract(Contract):
         )
         return self.link.send(record, False, ANSWER, slot.call, 0, is_quiet)
 
+    cdef object _execute(self, list requests):
+        cdef object returned
+        try:
+            returned = Contract._execute(self, requests)
+        except BaseException as error:
+            if self.link.is_inherited():
+                _end_child(error)
+            raise
+        if self.link.is_inherited():
+            _end_child(None)
+        return returned
+
     cdef int _answer(self, CallSlot slot, object outcome, bint is_quiet) except -1:
         """Answer with what `execute` returned, or why it did not run."""
         cdef Writer record = new_writer(self.link)
@@ -189,15 +204,21 @@ cdef class StubContract(Contract):
             slot.has_failed = True
             self._begin_answer(record, slot, ANSWER_OUTCOME)
             record.outcome(self.failure(str(error), error, slot.request_id or ""))
+        self.link.has_told = False
         return self.link.send(record, False, ANSWER, slot.call, 0, is_quiet)
 
     cdef int _begin_answer(self, Writer record, CallSlot slot, int state) except -1:
         record.u8(state)
-        record.u8(slot.has_failed)
+        record.u8((ANSWER_FAILED if slot.has_failed else 0) | (ANSWER_TOLD if self.link.has_told else 0))
         record.i64(ptl_now_ns() - self.began_ns)
         return 0
 
     # -- response senders --------------------------------------------------------------
+
+    cdef str obstacle(self):
+        if not self.link.is_inherited():
+            return None
+        return "Unable to send response. This process is a forked child of the instance's: send there."
 
     cdef int answered(self, CallSlot slot) except -1:
         """A response sender is closed: send what it has for a caller who takes one response."""
@@ -222,7 +243,9 @@ cdef class StubContract(Contract):
         try:
             self.link.send(record, True, RESPONSE, call)
         except UnavailableError:
-            pass  # the server is gone, and this process ends in a moment
+            # The server is gone, and this process ends in a moment; or it is a forked child, where
+            # senders may go with the rest of its memory.
+            pass
         return 0
 
     # -- what comes at any time --------------------------------------------------------
@@ -268,6 +291,8 @@ cdef class StubStream(StreamBuffer):
     """Sends responses to the server at once, as many as its reader keeps up with."""
 
     cdef int push(self, Reply response, bint is_last, bint may_overflow) except -1:
+        if self.home.link.is_inherited():
+            return STREAM_ENDED  # some thread of the parent may have the lock
         with self.order:
             if self.is_discarded or self.is_ended:
                 return STREAM_ENDED
@@ -311,6 +336,26 @@ cdef class StubStream(StreamBuffer):
         ptl_store(&self.room, self.room + 1)
         ptl_unlock(&self.lock)
         ptl_wake(&self.room)
+
+
+def _end_child(error):
+    """End a forked child that has come out of `execute`, where its parent goes on."""
+    cdef object code = 1
+    if type(error) is SystemExit:
+        code = 0 if error.code is None else error.code
+        if not isinstance(code, int):
+            print(code, file=sys.stderr)
+            code = 1
+    else:
+        if error is not None:
+            traceback.print_exception(error)
+        print(
+            "a forked child of the model's process left `execute`; it must end there, by os._exit()",
+            file=sys.stderr,
+        )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code & 0xFF)
 
 
 cdef StubStream _stream(StubContract home, uint64_t call, int64_t limit):

@@ -23,6 +23,7 @@ cdef class Link:
     cdef object lending                 # lock
     cdef public bint shares_inputs      # of the stub: model code sees callers' memory itself
     cdef readonly bint is_closed
+    cdef public bint has_told           # of the stub: something aside that is to be known before the next answer
     cdef uint64_t done_aside            # bytes of `side_in` whose records have been dealt with
 
     cdef int send(
@@ -30,6 +31,7 @@ cdef class Link:
         bint is_quiet=*,
     ) except -1
     cdef Reader receive(self, bint aside, int64_t deadline_ns)
+    cdef bint is_inherited(self) noexcept
     cpdef int lend(self, Block block) except -1
     cdef int end_lending(self, uint64_t offset) except -1
     cdef Block block_lent(self, uint64_t offset)

@@ -20,6 +20,7 @@ Layout of a record's payload; numbers are little-endian and not aligned::
 
     text        uint32 bytes, UTF-8 (surrogates pass)
     json        text
+    blobs       uint32 n, n x (int64 bytes, bytes): what JSON cannot carry, at the end of a question
     tensor      uint8 data type, uint8 number of dims, uint8 place, int64 bytes, n x int64 dims,
                 text name, then the data (place 0), or int64 offset of its block in the sender's arena
                 (place 1), in the receiver's arena (place 2), in callers' memory (place 3); in place 3
@@ -64,7 +65,7 @@ from pytriton_lite._ipc.arena cimport Arena, Block, Returns
 from pytriton_lite._ipc.arena import borrow
 from pytriton_lite._ipc.caller_memory cimport CallerMemory
 from pytriton_lite._ipc.exceptions import error_to_wire, error_of_wire
-from pytriton_lite._ipc.segment cimport Consumer, Producer, Segment
+from pytriton_lite._ipc.segment cimport Consumer, Producer, Segment, forked_error
 from pytriton_lite._ipc.segment import BrokenSegmentError
 from pytriton_lite.errors import InternalError, UnavailableError, UnsupportedError
 
@@ -154,6 +155,14 @@ cdef class Link:
             self.side_out = segment.producer("to_stub")
             self.side_in = segment.consumer("to_server", yield_ns=yield_ns)
 
+    @property
+    def is_forked(self):
+        """Whether this process is a forked child of the one that made the link: it has no part in it."""
+        return bool(self.is_inherited())
+
+    cdef bint is_inherited(self) noexcept:
+        return self.main_out.is_inherited()
+
     def close(self):
         """The other process is gone: who waits for it gets UnavailableError, now and later."""
         self.is_closed = True
@@ -165,13 +174,21 @@ cdef class Link:
             lent, self.lent = self.lent, {}
         lent.clear()  # without the lock: blocks go with it
 
-    def post(self, uint32_t kind, uint64_t call, text, data, *, bint aside=True):
-        """Send a text and something that JSON can carry."""
+    def post(self, uint32_t kind, uint64_t call, text, data, *, bint aside=True, tuple blobs=()):
+        """Send a text and something that JSON can carry, and bytes."""
         cdef Writer record = new_writer(self)
+        cdef bytes blob
         if text is not None:
             record.text(text)
         record.json(data)
+        if blobs:
+            record.u32(len(blobs))
+            for blob in blobs:
+                record.i64(PyBytes_GET_SIZE(blob))
+                memcpy(record.grow(PyBytes_GET_SIZE(blob)), PyBytes_AS_STRING(blob), PyBytes_GET_SIZE(blob))
         self.send(record, aside, kind, call)
+        if kind == protocol.TELL:
+            self.has_told = True
 
     def post_quietly(self, uint32_t kind, str text, data):
         """`post` aside something small that the other side reads when it is awake anyway, or wants to."""
@@ -299,7 +316,7 @@ cdef class Link:
         if record.size > ring.largest:
             block = self.arena.allocate(record.size)
             if block is None:
-                raise _no_room(record.size)
+                raise _no_room(self, record.size)
             memcpy(block.memory, record.data, record.size)
             outer = new_writer(self)
             outer.lend(block)
@@ -346,7 +363,9 @@ cdef class _Lending:
     cdef Py_ssize_t count
 
 
-cdef object _no_room(int64_t size):
+cdef object _no_room(Link link, int64_t size):
+    if link.is_inherited():
+        return forked_error()
     return InternalError(f"there is no room for {size} bytes in the memory shared with the stub process")
 
 
@@ -543,7 +562,7 @@ cdef class Writer:
                 return self.i64(offset)
         block = self.link.arena.allocate(size)
         if block is None:
-            raise _no_room(size)
+            raise _no_room(self.link, size)
         to = block.memory
         with nogil:
             memcpy(to, data, size)
@@ -711,6 +730,17 @@ cdef class Reader:
             return json_module.loads(text)
         except (ValueError, RecursionError) as error:
             raise BrokenSegmentError("a record holds text that is no JSON") from error
+
+    def blobs(self):
+        """What `Link.post` was given beside its data, if this is all that is left."""
+        cdef list found = []
+        cdef uint32_t count = self.u32() if self.left else 0
+        cdef int64_t size
+        while count:
+            count -= 1
+            size = self.i64()
+            found.append(PyBytes_FromStringAndSize(self.take(size), size))
+        return tuple(found)
 
     cdef object array(self, bint may_view):
         """The next tensor: its array, whose memory belongs to who reads; sets `name` and `data_type`.

@@ -647,7 +647,7 @@ class Repository:
         self._poller.join(max(0.0, until - time.monotonic()))
         if self._watcher is not None:
             self._watcher.join(max(0.0, until - time.monotonic()))
-        self._environments.close()
+        self._environments.close(max(0.0, until - time.monotonic()))
         with self._lock:
             self._caller_memory = None  # arrays in it keep it
 

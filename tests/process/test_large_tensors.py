@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import pytriton_lite as ptl
-from pytriton_lite._ipc.wire import Link
+from tests.support.processes import link_of
 from tests.support.repository import RepositoryBuilder, echo_model
 
 MIB = 1 << 20
@@ -34,11 +34,6 @@ def link():
 def used():
     return link().arena.used_blocks
 """
-
-
-def link_of(server: ptl.Server, name: str = "m") -> Link:
-    loaded = server._loaded.models.get(name, 1)
-    return loaded.instances[0]._stub._link  # type: ignore[attr-defined, no-any-return]
 
 
 def address(array: np.ndarray[Any, Any]) -> int:

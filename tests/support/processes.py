@@ -7,6 +7,9 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import pytriton_lite as ptl
+from pytriton_lite._ipc.wire import Link
+
 
 def children_of(pid: int) -> list[int]:
     """Processes whose parent is `pid`, zombies too."""
@@ -55,3 +58,9 @@ def resident_bytes() -> int:
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) << 10
     raise AssertionError("the kernel does not say")
+
+
+def link_of(server: ptl.Server, name: str = "m") -> Link:
+    """The server's end of what it shares with the stub of a model's only instance."""
+    loaded = server._loaded.models.get(name, 1)
+    return loaded.instances[0]._stub._link  # type: ignore[attr-defined, no-any-return]

@@ -1,8 +1,14 @@
-"""Models whose `execute` is a function of the test, in the test's process."""
+"""Models whose `execute` is a function of the test, in the test's process.
+
+Of a model in a stub, too: see `remote`.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import itertools
+import os
 import signal
 import threading
 import time
@@ -14,21 +20,22 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from pytriton_lite import pb_utils
+from pytriton_lite import pb_utils as real_pb_utils
+from tests.support.remote import VARIABLE, Remote, Scripts, StubScript, apply
 from tests.support.repository import ECHO_CONFIG, RepositoryBuilder
 
 DECOUPLED = "model_transaction_policy { decoupled: true }\n"
 ITERATIVE = "sequence_batching { iterative_sequence: true }\n"
-FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-RESCHEDULE = pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE
+FINAL = real_pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+RESCHEDULE = real_pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE
 
 _SOURCE = """
 import triton_python_backend_utils as pb_utils
-from tests.support.scripted import Script
+from tests.support.scripted import find_script
 
 class TritonPythonModel:
     def initialize(self, args):
-        self.script = Script.by_number[{number}]
+        self.script = find_script({number}, is_async={is_async})
         self.script.log.append("initialize")
 
     {kind}def execute(self, requests):
@@ -62,10 +69,69 @@ class Script:
     ) -> None:
         """Write the model, with one float input ``IN``, optional, and one output ``OUT``."""
         source = _SOURCE.format(
-            number=self.number, kind="async " * is_async, await_="await " * is_async
-        )
+            number=self.number, is_async=is_async,
+            kind="async " * is_async, await_="await " * is_async,
+        )  # fmt: skip
         inputs = ECHO_CONFIG.replace("dims: [ -1 ] }", "dims: [ -1 ] optional: true }", 1)
         repository.model(name, source, config=inputs + config)
+
+
+def find_script(number: int, *, is_async: bool) -> Any:
+    """The script of a model; in a stub what stands for it."""
+    script = Script.by_number.get(number)
+    if script is None and VARIABLE in os.environ:
+        return StubScript(number, is_async=is_async)
+    return script
+
+
+_scripts: list[Scripts] = []
+
+
+def offer_scripts() -> str:
+    """Let models in stubs run the scripts of this process; what `VARIABLE` must say there."""
+
+    def execute(number: int, requests: list[Any]) -> Any:
+        outcome = Script.by_number[number].execute(requests)
+        return asyncio.run(outcome) if inspect.iscoroutine(outcome) else outcome
+
+    def log(number: int, entry: Any) -> None:
+        script = Script.by_number.get(number)
+        if script is not None:  # else its test is over
+            script.log.append(entry)
+
+    if not _scripts:
+        _scripts.append(Scripts(execute, log))
+    return _scripts[0].address
+
+
+class _Utils:
+    """`pb_utils` for functions that may have a request of a stub."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(real_pb_utils, name)
+
+    def get_input_tensor_by_name(self, request: Any, name: str) -> Any:
+        """As that of `pb_utils`."""
+        return there(_input_of, request, name)
+
+
+pb_utils: Any = _Utils()
+
+
+def _input_of(request: Any, name: str) -> Any:
+    return real_pb_utils.get_input_tensor_by_name(request, name)
+
+
+def there(function: Callable[..., Any], thing: Any, *arguments: Any) -> Any:
+    """Call a function with a request, sender or tensor, in the process where that is."""
+    if isinstance(thing, Remote):
+        return apply(thing, function, *arguments)
+    return function(thing, *arguments)
+
+
+def overwrite(request: Any, value: float) -> None:
+    """Write into the array of the input ``IN``; for `there`."""
+    _input_of(request, "IN").as_numpy()[:] = value
 
 
 def response(*values: float) -> Any:

@@ -15,6 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 VARIABLE = "PYTRITON_LITE_TEST_SHARED"
+THREADS = "shared-with-stubs"
+"""Name of threads that stay until their stub has ended."""
 _local = threading.local()
 
 
@@ -28,7 +30,9 @@ def offered(shared: SimpleNamespace, path: str) -> Iterator[None]:
             connection = listener.accept()
             if is_closed:
                 return
-            threading.Thread(target=_answer, args=(shared, connection), daemon=True).start()
+            threading.Thread(
+                target=_answer, args=(shared, connection), name=THREADS, daemon=True
+            ).start()
 
     is_closed: list[bool] = []
     thread = threading.Thread(target=accept, daemon=True)
@@ -50,7 +54,7 @@ def _answer(shared: SimpleNamespace, connection: Connection) -> None:
                     reply: Any = None
                 elif what == "get":
                     reply = getattr(shared, name)
-                    if isinstance(reply, list | threading.Event):
+                    if isinstance(reply, list | threading.Event | threading.Barrier):
                         reply = _Remote(name)
                 else:
                     method, arguments = rest
@@ -72,7 +76,7 @@ def _ask(*question: Any) -> Any:
 
 
 class _Remote:
-    """An event or a list of the test's process."""
+    """An event, a barrier or a list of the test's process."""
 
     def __init__(self, name: str) -> None:
         self._name = name

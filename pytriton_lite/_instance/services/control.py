@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -19,13 +18,11 @@ class StubControl:
 
     def load(self, name: str, parameters: Mapping[str, str | bytes]) -> None:
         """As `ModelControl.load`."""
-        wire = [
-            [key, base64.b64encode(value).decode(), True]
-            if isinstance(value, bytes)
-            else [key, value, False]
-            for key, value in parameters.items()
-        ]
-        self._asker.ask("load_model", [name, wire])
+        texts = {key: value for key, value in parameters.items() if isinstance(value, str)}
+        files = {key: value for key, value in parameters.items() if isinstance(value, bytes)}
+        order = list(parameters)
+        wire = [name, order, texts, list(files)]
+        self._asker.ask("load_model", wire, blobs=tuple(files.values()))
 
     def unload(self, name: str) -> None:
         """As `ModelControl.unload`."""
@@ -46,12 +43,10 @@ def answer_control(answerer: Answerer, control: ModelControl) -> None:
     Each on a thread of its own: a load may take long, and may need this very stub.
     """
 
-    def load(data: Any) -> None:
-        name, wire = data
-        control.load(
-            name,
-            {key: base64.b64decode(text) if is_bytes else text for key, text, is_bytes in wire},
-        )
+    def load(data: Any, *contents: bytes) -> None:
+        name, order, texts, files = data
+        values = {**texts, **dict(zip(files, contents, strict=True))}
+        control.load(name, {key: values[key] for key in order})
 
     def is_ready(data: Any) -> bool:
         name, version = data

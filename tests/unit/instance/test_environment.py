@@ -985,6 +985,33 @@ def test_close_while_unpacking(
     assert list(shared.iterdir()) == []
 
 
+def test_close_does_not_wait_for_ever(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pack(fake(tmp_path / "e"), tmp_path / "e.tar.gz")
+    environments = EnvironmentCache(temporary_folder=str(shared))
+    entered, go_on = threading.Event(), threading.Event()
+    real = cache.unpack
+
+    def held(*args: str, **limits: int) -> str:
+        entered.set()
+        go_on.wait()
+        return real(*args, **limits)
+
+    monkeypatch.setattr(cache, "unpack", held)
+    with ThreadPoolExecutor(1) as pool:
+        prepared = pool.submit(environments.prepare, str(path), model_name="m")
+        entered.wait()
+        environments.close(0.01)
+        assert not prepared.done()
+        with pytest.raises(UnavailableError, match="stopped"):
+            environments.prepare(str(path), model_name="m")
+        go_on.set()
+        assert isinstance(prepared.exception(), UnavailableError | InternalError | None)
+    # Who unpacks tidies up.
+    assert list(shared.iterdir()) == []
+
+
 def test_probe_is_plain() -> None:
     """The probe is valid for the oldest Python that it is to name."""
     compile(interpreter._PROBE, "probe", "exec", dont_inherit=True)

@@ -26,6 +26,7 @@ from pytriton_lite._core.calls import Endpoint, ModelCalls, ServedVersion
 from pytriton_lite._core.input_spec import InputEntry, InputSpec
 from pytriton_lite._core.queue import Executor, RequestQueue
 from pytriton_lite._core.statistics import FAILURE_REASONS
+from pytriton_lite._core.tensor import live_tensor_count
 from pytriton_lite._instance import process
 from pytriton_lite._ipc.backoff import Backoff
 from pytriton_lite._ipc.bls_port import BlsPort
@@ -553,6 +554,30 @@ def test_fillers_without_end() -> None:
         assert "does not hold records" in str(found[0])
     finally:
         fake.close()
+
+
+def test_a_stream_takes_no_more_than_its_backlog() -> None:
+    gc.collect()
+    before = live_tensor_count()
+    fake = Fake(is_decoupled=True, backlog=4)
+    try:
+        served, slot = fake.calls._prepare(X, None)
+        stream = fake.calls._open(served, slot, 20.0, keeps_empty_final=False, raises=True)
+        within(20, fake.segment.consumer("calls").pull)
+        part = b"\0" + text("") + b"\0" + GOOD[len(b"\0" + text("id") + b"\1") :]
+        for _ in range(100):
+            fake.aside.push(RESPONSE, 1, sent(part, 1))
+        until(lambda: fake.broken is not None)
+        assert "more responses" in str(fake.broken)
+        # It had not begun with the request, which is left to another one, and there is none.
+        got = []
+        with pytest.raises(ptl.UnavailableError, match="Server is stopping"):
+            got.extend(next(stream)["OUT"].tolist() for _ in range(100))
+        assert len(got) <= 4 + 2
+    finally:
+        fake.close()
+    gc.collect()
+    assert live_tensor_count() <= before
 
 
 # -- a model that does it -----------------------------------------------------------------

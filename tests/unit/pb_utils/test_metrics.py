@@ -19,6 +19,7 @@ import pytriton_lite as ptl
 from pytriton_lite import pb_utils
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite.pb_utils.metrics import MetricOwner, make_metric_family_class
+from tests.support.modes import ALL
 from tests.support.repository import ECHO_CONFIG, RepositoryBuilder, echo_model
 
 Serve = Callable[..., ptl.Server]
@@ -37,6 +38,11 @@ CONSTRUCTOR = (
     "    1. c_python_backend_utils.MetricFamily(name: str, description: str, "
     "kind: c_python_backend_utils.MetricKind)\n\nInvoked with: "
 )
+
+
+@pytest.fixture(params=ALL)
+def execution(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture

@@ -43,10 +43,39 @@ def script(repository: RepositoryBuilder, script_config: str) -> Script:
     return script
 
 
+@pytest.fixture(scope="module")
+def stubs_of_scripts(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str], tuple[ptl.Model, Script]]]:
+    """Models in stubs that the tests of a module share, by configuration, and their scripts."""
+    served: dict[str, tuple[ptl.Server, Script]] = {}
+
+    def find(config: str) -> tuple[ptl.Model, Script]:
+        if config not in served:
+            repository = RepositoryBuilder(tmp_path_factory.mktemp("stubs"))
+            script = Script()
+            script.write(repository, "m", config)
+            served[config] = ptl.Server(repository.models, execution="process").start(), script
+        server, script = served[config]
+        return server["m"], script
+
+    yield find
+    for server, _ in served.values():
+        server.stop()
+
+
 @pytest.fixture
-def model(serve: Callable[..., ptl.Server], script: Script, execution: str) -> ptl.Model:
+def model(
+    request: pytest.FixtureRequest, script: Script, script_config: str, execution: str
+) -> ptl.Model:
     """The model `m`, served in each execution mode."""
-    return serve(execution=execution)["m"]
+    if execution != "process":
+        served: ptl.Model = request.getfixturevalue("serve")(execution=execution)["m"]
+        return served
+    # To start a process for each test would take longer than the tests.
+    shared, stand_in = request.getfixturevalue("stubs_of_scripts")(script_config)
+    Script.by_number[stand_in.number] = script
+    return shared
 
 
 @pytest.fixture

@@ -286,7 +286,8 @@ def test_a_ring_beside_other_answers(
     repository.model("c", source(methods=slow))
     server = serve(execution=mode)
     assert isinstance(error_of(server["a"]), ptl.UnavailableError)
-    assert threading.bls.log == ["b", {"OUT": 5}]  # type: ignore[attr-defined]
+    # An inline `c` has answered before `b` is asked, so either may come first.
+    assert sorted(threading.bls.log, key=str) == ["b", {"OUT": 5}]  # type: ignore[attr-defined]
 
 
 def test_a_coroutine_that_does_other_things_is_left_alone(

@@ -15,14 +15,27 @@ import pytest
 
 import pytriton_lite as ptl
 from pytriton_lite._instance import readiness
+from tests.support.modes import ALL, in_process
 from tests.support.repository import ECHO_CONFIG, RepositoryBuilder, echo_model
 
 Serve = Callable[..., ptl.Server]
 X = np.float32([1, 2])
 TIMED_OUT = "Timed out waiting for user-defined is_ready() response"
 SHARED_TIMED_OUT = "Timed out waiting for in-flight is_ready() response"
-ECHO = "import asyncio, threading, time\ndef answer(x, request): return x"
+ECHO = """
+import asyncio, threading, time
+from tests.support.shared import connect
+
+shared = connect()
+
+def answer(x, request): return x
+"""
 TWO = ECHO_CONFIG + "instance_group [ { count: 2 } ]"
+
+
+@pytest.fixture(params=ALL)
+def execution(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -40,14 +53,12 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> float:
 
 
 @pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """What a test and its models share; they find it in `threading`."""
-    shared = SimpleNamespace(gate=threading.Event(), entered=threading.Event(), log=[])
-    shared.value = True
-    monkeypatch.setattr(threading, "shared", shared, raising=False)
-    yield shared
+def shared(bls: SimpleNamespace) -> Iterator[SimpleNamespace]:
+    """What a test and its models share."""
+    bls.value = True
+    yield bls
     # Held calls that the server has left behind end here.
-    shared.gate.set()
+    bls.gate.set()
     for thread in threading.enumerate():
         if thread.name.endswith(("-is_ready", "-loop")):
             thread.join(10)
@@ -67,7 +78,9 @@ def start(
 
 
 @pytest.fixture(params=["def", "async def"])
-def definition(request: pytest.FixtureRequest) -> str:
+def definition(request: pytest.FixtureRequest, execution: str) -> str:
+    if execution == "process" and request.param == "async def":
+        pytest.skip("a stub runs both by the same code as a thread; it takes its time to start")
     return str(request.param)
 
 
@@ -101,10 +114,10 @@ def test_without_is_ready(start: Serve, monkeypatch: pytest.MonkeyPatch) -> None
     assert server.ready()
 
 
-def test_not_ready(start: Serve, definition: str) -> None:
-    server = start(f"{definition} is_ready(self): return threading.shared.value")
+def test_not_ready(start: Serve, shared: SimpleNamespace, definition: str) -> None:
+    server = start(f"{definition} is_ready(self): return shared.value")
     model = server["m"]
-    threading.shared.value = False  # type: ignore[attr-defined]
+    shared.value = False
     assert not model.ready()
     assert not server.ready()
     error = why_not(model)
@@ -114,7 +127,7 @@ def test_not_ready(start: Serve, definition: str) -> None:
     assert error.__notes__ == ["instance 'm_0' of model 'm' version 1"]
     assert model({"IN": X})["OUT"].tolist() == [1, 2]
     assert model.state == "READY"
-    threading.shared.value = True  # type: ignore[attr-defined]
+    shared.value = True
     assert model.ready()
     assert server.ready()
 
@@ -207,7 +220,7 @@ def test_imports_by_name(
         import helper, pkgutil
         return pkgutil.resolve_name("helper:VALUE") is True
     """
-    repository.model("m", echo_model(ECHO, methods), files={"helper.py": "VALUE = True"})
+    repository.model("m", echo_model(methods=methods), files={"helper.py": "VALUE = True"})
     assert serve(execution=execution)["m"].ready(raise_on_error=True)
 
 
@@ -225,8 +238,8 @@ def test_a_slow_one(start: Serve) -> None:
 def test_a_stuck_one_is_shared(start: Serve, shared: SimpleNamespace, limit: float) -> None:
     methods = """
     def is_ready(self):
-        threading.shared.log.append(1)
-        return threading.shared.gate.wait(15)
+        shared.log.append(1)
+        return shared.gate.wait(15)
     """
     server = start(methods)
     model = server["m"]
@@ -246,6 +259,10 @@ def test_a_stuck_one_is_shared(start: Serve, shared: SimpleNamespace, limit: flo
     assert server.ready()
 
 
+patched_here = in_process("the limit is patched in this process alone; a stub has the five seconds")
+
+
+@patched_here
 def test_a_coroutine_that_is_too_slow_is_cancelled(
     start: Serve, shared: SimpleNamespace, limit: float
 ) -> None:
@@ -254,7 +271,7 @@ def test_a_coroutine_that_is_too_slow_is_cancelled(
         try:
             await asyncio.sleep(15)
         except asyncio.CancelledError:
-            threading.shared.log.append("cancelled")
+            shared.log.append("cancelled")
             raise
     """
     model = start(methods)["m"]
@@ -264,12 +281,13 @@ def test_a_coroutine_that_is_too_slow_is_cancelled(
         wait_until(lambda: not any(t.name == "m_0-is_ready" for t in threading.enumerate()))
 
 
+@patched_here
 @pytest.mark.parametrize(
     "body",
     [
-        "threading.shared.gate.wait(15)",  # blocks the loop
+        "shared.gate.wait(15)",  # blocks the loop
         "await uncancellable()",
-        "await asyncio.to_thread(threading.shared.gate.wait, 15)",
+        "await asyncio.to_thread(shared.gate.wait, 15)",
     ],
 )
 def test_a_coroutine_that_cannot_be_cancelled(
@@ -278,7 +296,7 @@ def test_a_coroutine_that_cannot_be_cancelled(
     methods = f"""
     async def is_ready(self):
         async def uncancellable():
-            while not threading.shared.gate.is_set():
+            while not shared.gate.is_set():
                 try:
                     await asyncio.sleep(0.01)
                 except asyncio.CancelledError:
@@ -287,7 +305,7 @@ def test_a_coroutine_that_cannot_be_cancelled(
         return True
 
     def finalize(self):
-        threading.shared.log.append("finalize")
+        shared.log.append("finalize")
     """
     server = start(methods)
     assert str(why_not(server["m"])) == TIMED_OUT
@@ -305,9 +323,9 @@ def test_callers_at_the_same_time_share_a_call(
 ) -> None:
     methods = f"""
     {definition} is_ready(self):
-        threading.shared.log.append(1)
-        threading.shared.gate.wait(15)
-        return threading.shared.value
+        shared.log.append(1)
+        shared.gate.wait(15)
+        return shared.value
     """
     model = start(methods)["m"]
     for value in (True, False):
@@ -332,7 +350,7 @@ def test_callers_at_the_same_time_share_a_call(
 def test_while_execute_runs(start: Serve, shared: SimpleNamespace, definition: str) -> None:
     methods = f"""
     {definition} is_ready(self):
-        threading.shared.log.append(threading.get_ident())
+        shared.log.append(threading.get_ident())
         return not self.is_busy
 
     def initialize(self, args):
@@ -340,9 +358,9 @@ def test_while_execute_runs(start: Serve, shared: SimpleNamespace, definition: s
 
     def answer(self, x, request):
         self.is_busy = True
-        threading.shared.log.append(threading.get_ident())
-        threading.shared.entered.set()
-        threading.shared.gate.wait(15)
+        shared.log.append(threading.get_ident())
+        shared.entered.set()
+        shared.gate.wait(15)
         self.is_busy = False
         return x
     """
@@ -364,12 +382,12 @@ def test_while_a_coroutine_executes(start: Serve, shared: SimpleNamespace) -> No
         self.execute = self.execute_async
 
     async def is_ready(self):
-        return threading.shared.value
+        return shared.value
 
     async def execute_async(self, requests):
         import triton_python_backend_utils as pb_utils
-        threading.shared.entered.set()
-        while not threading.shared.gate.is_set():
+        shared.entered.set()
+        while not shared.gate.is_set():
             await asyncio.sleep(0.01)
         x = pb_utils.Tensor("OUT", requests[0].inputs()[0].as_numpy())
         return [pb_utils.InferenceResponse([x])]
@@ -407,7 +425,7 @@ def test_instances_are_asked_side_by_side(
 ) -> None:
     # Each waits for the other two: asked in turn, the barrier would break.
     shared.barrier = threading.Barrier(3)
-    methods = "def is_ready(self): return threading.shared.barrier.wait(10) >= 0"
+    methods = "def is_ready(self): return shared.barrier.wait(10) >= 0"
     repository.model("n", echo_model(ECHO, methods))
     server = start(methods, config=TWO)
     assert server.ready()
@@ -417,7 +435,7 @@ def test_a_server_is_as_ready_as_its_models(
     start: Serve, repository: RepositoryBuilder, shared: SimpleNamespace
 ) -> None:
     repository.model("other", echo_model())
-    server = start("def is_ready(self): return threading.shared.value")
+    server = start("def is_ready(self): return shared.value")
     shared.value = False
     assert server["other"].ready()
     assert not server.ready()
@@ -447,7 +465,7 @@ def test_a_reload(start: Serve, repository: RepositoryBuilder, shared: SimpleNam
 
 
 def test_a_stopped_server(start: Serve, shared: SimpleNamespace) -> None:
-    server = start("def is_ready(self): threading.shared.log.append(1); return True")
+    server = start("def is_ready(self): shared.log.append(1); return True")
     model = server["m"]
     server.stop()
     assert not model.ready()
@@ -458,20 +476,20 @@ def test_a_stopped_server(start: Serve, shared: SimpleNamespace) -> None:
 
 HELD = """
 {definition} is_ready(self):
-    threading.shared.entered.set()
+    shared.entered.set()
     {wait}
-    threading.shared.log.append("is_ready")
+    shared.log.append("is_ready")
     return True
 
 def finalize(self):
-    threading.shared.log.append("finalize")
+    shared.log.append("finalize")
 """
 
 
 def test_an_unload_lets_a_call_finish_before_finalize(
     start: Serve, shared: SimpleNamespace
 ) -> None:
-    server = start(HELD.format(definition="def", wait="threading.shared.gate.wait(15)"))
+    server = start(HELD.format(definition="def", wait="shared.gate.wait(15)"))
     model = server["m"]
     with ThreadPoolExecutor(2) as pool:
         asking = pool.submit(model.ready)
@@ -496,10 +514,11 @@ def test_an_unload_cancels_a_coroutine(start: Serve, shared: SimpleNamespace) ->
     assert shared.log == ["finalize"]
 
 
+@patched_here
 def test_an_unload_does_not_wait_for_a_stuck_call(
     start: Serve, shared: SimpleNamespace, limit: float
 ) -> None:
-    server = start(HELD.format(definition="def", wait="threading.shared.gate.wait(15)"))
+    server = start(HELD.format(definition="def", wait="shared.gate.wait(15)"))
     model = server["m"]
     assert not model.ready()
     begun = time.monotonic()
@@ -516,7 +535,7 @@ def test_a_question_during_a_reload_is_put_to_the_new_version(
     start: Serve, repository: RepositoryBuilder, shared: SimpleNamespace
 ) -> None:
     server = start(
-        HELD.format(definition="def", wait="threading.shared.gate.wait(15)"),
+        HELD.format(definition="def", wait="shared.gate.wait(15)"),
         model_control_mode="explicit",
         startup_models=["m"],
     )
@@ -531,7 +550,7 @@ def test_a_question_during_a_reload_is_put_to_the_new_version(
 
 
 def test_callers_while_models_come_and_go(
-    start: Serve, repository: RepositoryBuilder, shared: SimpleNamespace, definition: str
+    start: Serve, repository: RepositoryBuilder, execution: str, definition: str
 ) -> None:
     methods = f"""
     def initialize(self, args):
@@ -556,7 +575,7 @@ def test_callers_while_models_come_and_go(
     with ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(ask) for _ in range(4)]
         try:
-            for _ in range(10):
+            for _ in range(3 if execution == "process" else 10):
                 repository.touch("m")
                 server.load("m")
         finally:
@@ -565,11 +584,12 @@ def test_callers_while_models_come_and_go(
             future.result(10)
 
 
+@in_process("the test looks at the model object")
 def test_a_failed_call_does_not_keep_the_model(start: Serve, shared: SimpleNamespace) -> None:
     methods = """
     def initialize(self, args):
         import weakref
-        threading.shared.log.append(weakref.ref(self))
+        shared.log.append(weakref.ref(self))
 
     def is_ready(self):
         raise ValueError
@@ -592,7 +612,7 @@ def test_a_failed_call_does_not_keep_the_model(start: Serve, shared: SimpleNames
 def test_a_reason_is_logged_once(
     start: Serve, shared: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = start("def is_ready(self): return threading.shared.value")
+    server = start("def is_ready(self): return shared.value")
     caplog.set_level(logging.INFO, "pytriton_lite.server")
     caplog.clear()
     for value in (True, False, False, 1, 1, True, True, False):

@@ -12,16 +12,24 @@ import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import pytriton_lite as ptl
+from tests.support.modes import ALL, not_inline
 from tests.support.repository import ECHO_CONFIG, RepositoryBuilder, echo_model
 from tests.unit.core.producers import CUDA, Producer
 
 Serve = Callable[..., ptl.Server]
 X = np.float32([1, 2])
+
+
+@pytest.fixture(params=ALL)
+def execution(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
 
 # Notes which thread ran which step, in a file, since nothing of a model outlives its unload.
 STEPS = """
@@ -30,7 +38,7 @@ import threading
 
 def note(step):
     with open(os.path.join(os.path.dirname(__file__), "steps"), "a") as file:
-        file.write(f"{step} {threading.get_ident()}\\n")
+        file.write(f"{step} {os.getpid()}/{threading.get_ident()}\\n")
 """
 STEP_METHODS = """
 def __init__(self):
@@ -48,9 +56,9 @@ def finalize(self):
 """
 
 
-def steps_of(folder: Path) -> list[tuple[str, int]]:
+def steps_of(folder: Path) -> list[tuple[str, str]]:
     lines = (folder / "1" / "steps").read_text().splitlines()
-    return [(line.split()[0], int(line.split()[1])) for line in lines]
+    return [(line.split()[0], line.split()[1]) for line in lines]
 
 
 def test_all_steps_of_an_instance_run_on_one_thread(
@@ -66,28 +74,33 @@ def test_all_steps_of_an_instance_run_on_one_thread(
     assert [step for step, _ in steps] == ["init", "initialize", "execute", "execute", "finalize"]
     threads = {thread for _, thread in steps}
     assert len(threads) == 1
-    assert (threads == {threading.get_ident()}) is (execution == "inline")
+    assert (threads == {f"{os.getpid()}/{threading.get_ident()}"}) is (execution == "inline")
 
 
-def test_instances_load_side_by_side(repository: RepositoryBuilder, serve: Serve) -> None:
-    # Each waits in initialize for the other two: loaded in turn, the barrier would break.
-    body = "import threading"
+@not_inline
+def test_instances_load_side_by_side(
+    repository: RepositoryBuilder, serve: Serve, execution: str
+) -> None:
+    # Each waits in initialize for the other two: loaded in turn, they would never be there.
     methods = """
     def initialize(self, args):
-        threading.loading_barrier.wait(20)
+        import os, time
+        folder = args["model_repository"] + "/../../loading"
+        open(folder + "/" + args["model_instance_name"], "w").close()
+        end = time.monotonic() + 20
+        while len(os.listdir(folder)) < 3:
+            assert time.monotonic() < end
+            time.sleep(0.001)
     """
-    threading.loading_barrier = threading.Barrier(3)  # type: ignore[attr-defined]
-    try:
-        config = ECHO_CONFIG + "instance_group [ { count: 2 } ]"
-        repository.model("two", echo_model(body, methods), config=config)
-        repository.model("one", echo_model(body, methods))
-        assert serve().ready()
-    finally:
-        del threading.loading_barrier  # type: ignore[attr-defined]
+    (repository.models.parent / "loading").mkdir()
+    config = ECHO_CONFIG + "instance_group [ { count: 2 } ]"
+    repository.model("two", echo_model(methods=methods), config=config)
+    repository.model("one", echo_model(methods=methods))
+    assert serve(execution=execution).ready()
 
 
 def test_a_failed_instance_finalizes_its_siblings(
-    repository: RepositoryBuilder, serve: Serve
+    repository: RepositoryBuilder, serve: Serve, execution: str
 ) -> None:
     methods = """
     def initialize(self, args):
@@ -101,7 +114,7 @@ def test_a_failed_instance_finalizes_its_siblings(
     config = ECHO_CONFIG + "instance_group [ { count: 2 } ]"
     folder = repository.model("m", echo_model(STEPS, methods), config=config)
     with pytest.raises(ptl.ModelLoadError, match="the second one"):
-        serve()
+        serve(execution=execution)
     assert [step for step, _ in steps_of(folder)] == ["initialize", "finalize"]
 
 
@@ -116,16 +129,17 @@ def test_one_bad_model_fails_the_start_with_its_cause(
     assert error.model == "bad"
     assert str(error).startswith("RuntimeError: no weights\n\nAt:\n")
     assert isinstance(error.__cause__, RuntimeError)
-    assert error.__cause__.__traceback__ is not None
+    if execution != "process":  # where it is made again, and its text has the frames
+        assert error.__cause__.__traceback__ is not None
     assert str(caught.value).startswith("failed to load all models:\n  bad: Internal: RuntimeError")
 
 
 def test_without_exit_on_error_the_good_models_serve(
-    repository: RepositoryBuilder, serve: Serve
+    repository: RepositoryBuilder, serve: Serve, execution: str
 ) -> None:
     repository.model("good", echo_model())
     repository.model("bad", echo_model("raise RuntimeError('no weights')"))
-    server = serve(exit_on_error=False)
+    server = serve(execution=execution, exit_on_error=False)
     assert server["good"]({"IN": X})["OUT"].tolist() == [1, 2]
     assert server.live()
     assert not server.ready()
@@ -198,31 +212,28 @@ def test_the_greatest_version_answers(repository: RepositoryBuilder, serve: Serv
 
 # -- stopping --------------------------------------------------------------------------
 
-HELD_METHODS = """
+# In execute until `bls.gate` is set.
+HELD = echo_model(
+    "from tests.support.shared import connect",
+    """
 def answer(self, x, request):
-    threading.held_entered.set()
-    threading.held_gate.wait(30)
+    shared = connect()
+    shared.entered.set()
+    shared.gate.wait(30)
     return x
-"""
+""",
+)
 
 
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Holds the models made of `HELD_METHODS` in execute until it is set."""
-    held = threading.Event()
-    monkeypatch.setattr(threading, "held_gate", held, raising=False)
-    monkeypatch.setattr(threading, "held_entered", threading.Event(), raising=False)
-    return held
-
-
+@not_inline
 def test_requests_in_flight_finish_when_the_server_stops(
-    repository: RepositoryBuilder, serve: Serve, gate: threading.Event
+    repository: RepositoryBuilder, serve: Serve, bls: SimpleNamespace, execution: str
 ) -> None:
-    repository.model("m", echo_model("import threading", HELD_METHODS))
-    server = serve()
+    repository.model("m", HELD)
+    server = serve(execution=execution)
     model = server["m"]
     running, queued = (model.submit({"IN": X}) for _ in range(2))
-    threading.held_entered.wait(20)  # type: ignore[attr-defined]
+    bls.entered.wait(20)
     stopping = threading.Thread(target=server.stop)
     stopping.start()
 
@@ -232,34 +243,36 @@ def test_requests_in_flight_finish_when_the_server_stops(
 
     with pytest.raises(ptl.UnavailableError, match="Server is stopping"):
         submit_until_refused()
-    gate.set()
+    bls.gate.set()
     stopping.join(20)
     assert running.result(0)["OUT"].tolist() == queued.result(0)["OUT"].tolist() == [1, 2]
 
 
+@not_inline
 def test_requests_that_do_not_finish_in_time_fail(
-    repository: RepositoryBuilder, serve: Serve, gate: threading.Event, caplog
+    repository: RepositoryBuilder, serve: Serve, bls: SimpleNamespace, execution: str, caplog
 ) -> None:
-    repository.model("m", echo_model("import threading", HELD_METHODS))
-    server = serve(exit_timeout=0.05)
+    repository.model("m", HELD)
+    server = serve(execution=execution, exit_timeout=0.05)
     running, queued = (server["m"].submit({"IN": X}) for _ in range(2))
-    threading.held_entered.wait(20)  # type: ignore[attr-defined]
+    bls.entered.wait(20)
     server.stop()
     for future in (running, queued):
         error = future.exception(0)
         assert isinstance(error, ptl.UnavailableError)
         assert str(error) == "model 'm' was stopped and did not answer within 0.05 s"
-    assert "instance(s) 'm_0' still run after 0.05 s" in caplog.text
+    if execution == "thread":  # a process is killed
+        assert "instance(s) 'm_0' still run after 0.05 s" in caplog.text
     left = [thread for thread in threading.enumerate() if thread.name == "m_0"]
-    gate.set()
+    bls.gate.set()
     for thread in left:
         thread.join(20)
 
 
 def test_an_inline_server_waits_for_the_other_callers(
-    repository: RepositoryBuilder, serve: Serve, gate: threading.Event
+    repository: RepositoryBuilder, serve: Serve, bls: SimpleNamespace
 ) -> None:
-    repository.model("m", echo_model("import threading", HELD_METHODS))
+    repository.model("m", HELD)
     server = serve(execution="inline")
     answers: list[list[float]] = []
 
@@ -268,10 +281,10 @@ def test_an_inline_server_waits_for_the_other_callers(
 
     caller = threading.Thread(target=call)
     caller.start()
-    threading.held_entered.wait(20)  # type: ignore[attr-defined]
+    bls.entered.wait(20)
     stopping = threading.Thread(target=server.stop)
     stopping.start()
-    gate.set()
+    bls.gate.set()
     stopping.join(20)
     caller.join(20)
     assert answers == [[1, 2]]
@@ -320,7 +333,14 @@ def run_script(script: str, *arguments: object, **options: object) -> subprocess
     )
 
 
-def test_a_server_left_open_is_stopped_at_exit(repository: RepositoryBuilder) -> None:
+# A server's process prints what its stubs do.
+TAG = {"thread": "", "process": "[m_0] "}
+
+
+@not_inline
+def test_a_server_left_open_is_stopped_at_exit(
+    repository: RepositoryBuilder, execution: str
+) -> None:
     # The model's non-daemon thread ends in finalize only: atexit would come too late.
     body = "import threading\ndef answer(x, request): return x"
     methods = """
@@ -336,15 +356,20 @@ def test_a_server_left_open_is_stopped_at_exit(repository: RepositoryBuilder) ->
     done = run_script(
         """
         import sys, numpy, pytriton_lite
-        server = pytriton_lite.Server(sys.argv[1]).start()
+        server = pytriton_lite.Server(sys.argv[1], execution=sys.argv[2]).start()
         print(server["m"]({"IN": numpy.float32([1])})["OUT"])
         """,
         repository.models,
+        execution,
     )
-    assert (done.returncode, done.stdout) == (0, "[1.]\nfinalized\n"), done.stderr
+    expected = f"[1.]\n{TAG[execution]}finalized\n"
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr
 
 
-def test_a_forked_child_neither_hangs_nor_finalizes(repository: RepositoryBuilder) -> None:
+@not_inline
+def test_a_forked_child_neither_hangs_nor_finalizes(
+    repository: RepositoryBuilder, execution: str
+) -> None:
     methods = """
     def finalize(self):
         print("finalized", flush=True)
@@ -353,7 +378,7 @@ def test_a_forked_child_neither_hangs_nor_finalizes(repository: RepositoryBuilde
     done = run_script(
         """
         import os, sys, numpy, pytriton_lite
-        with pytriton_lite.Server(sys.argv[1]) as server:
+        with pytriton_lite.Server(sys.argv[1], execution=sys.argv[2]) as server:
             child = os.fork()
             if child == 0:
                 try:
@@ -362,11 +387,14 @@ def test_a_forked_child_neither_hangs_nor_finalizes(repository: RepositoryBuilde
                     print("forked" in str(error), flush=True)
                 sys.exit()
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+            print(server["m"]({"IN": numpy.float32([1])})["OUT"], flush=True)
         """,
         repository.models,
+        execution,
     )
     # The child leaves the `with` block too, by sys.exit, and must not finalize there.
-    assert (done.returncode, done.stdout) == (0, "True\n0\nfinalized\n"), done.stderr
+    expected = f"True\n0\n[1.]\n{TAG[execution]}finalized\n"
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr
 
 
 def test_ctrl_c_interrupts_a_waiting_caller(repository: RepositoryBuilder) -> None:
@@ -529,7 +557,9 @@ def test_where_device_inputs_go(
     source = source.replace("def answer(x, request): return x", body)
     repository.model("m", source, config=ECHO_CONFIG + FORCE_CPU.format(value))
     nowhere = OnDevice(0x7F00_0000_1000, (2,), device=CUDA)
-    assert serve(execution=execution)["m"]({"IN": nowhere})["OUT"].tolist() == [is_cpu]
+    # Only CPU memory is shared with a stub.
+    expected = is_cpu or execution == "process"
+    assert serve(execution=execution)["m"]({"IN": nowhere})["OUT"].tolist() == [expected]
 
 
 # -- the backend table, metadata and logs ----------------------------------------------
@@ -592,7 +622,7 @@ def test_an_unknown_backend_lists_every_path(repository: RepositoryBuilder, serv
 
 
 def test_model_logs_go_to_logging(
-    repository: RepositoryBuilder, serve: Serve, caplog: pytest.LogCaptureFixture
+    repository: RepositoryBuilder, serve: Serve, caplog: pytest.LogCaptureFixture, execution: str
 ) -> None:
     methods = """
     def answer(self, x, request):
@@ -602,7 +632,7 @@ def test_model_logs_go_to_logging(
     """
     folder = repository.model("m", echo_model("", methods))
     with caplog.at_level(logging.DEBUG, "pytriton_lite"):
-        serve()["m"]({"IN": X})
+        serve(execution=execution)["m"]({"IN": X})
     ours = [r for r in caplog.records if r.name == "pytriton_lite.model.m"]
     assert [(r.levelno, r.getMessage()) for r in ours] == [
         (logging.WARNING, "careful"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -149,6 +150,26 @@ def test_same_as_in_process(repository: RepositoryBuilder, serve: Serve) -> None
     assert "message: load failed for model 'failing'" in text
     assert "ValueError: no licence" in text
     assert (kind, code) == ("ModelLoadError", "INTERNAL")
+
+
+def test_a_file_that_is_larger_than_the_ring(repository: RepositoryBuilder, serve: Serve) -> None:
+    repository.model("caller", CALLER)
+    source = """
+def answer(x, request):
+    import hashlib, os
+    with open(os.path.join(os.path.dirname(__file__), "weights"), "rb") as file:
+        return np.frombuffer(hashlib.sha256(file.read()).digest(), np.uint8).astype(np.float32)
+"""
+    server = serve(execution="process", model_control_mode="explicit", startup_models=["caller"])
+    code = f"""
+import numpy as np
+weights = np.random.default_rng(5).bytes(5 << 20)
+files = {{"file:1/model.py": {echo_model(source)!r}.encode(), "file:1/weights": weights}}
+result = pb_utils.load_model("made", {json.dumps(CONFIG)!r}, files)
+"""
+    assert run(server, code) == "None"
+    digest = hashlib.sha256(np.random.default_rng(5).bytes(5 << 20)).digest()
+    assert bytes(np.asarray(server["made"]({"IN": X})["OUT"]).astype(np.uint8)) == digest
 
 
 def test_a_load_in_initialize_is_part_of_the_load(

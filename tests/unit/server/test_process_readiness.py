@@ -232,8 +232,11 @@ def test_requests_are_refused_while_restarts_fail(gated: SimpleNamespace) -> Non
     [_, (state, reason)] = states(server)
     assert state == "UNAVAILABLE"
     assert "no licence" in reason
+    refusal = server._loaded.models.get("m", 1)._queue.refusal
     gated.licence.touch()
     wait_until(model.ready)
+    # Who is told a moment too late is told the reason all the same.
+    assert str(refusal()).startswith(head)
     assert pid_of(model) != pid
     assert states(server) == [("READY", "")] * 2
 

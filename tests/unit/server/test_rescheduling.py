@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import pytriton_lite as ptl
-from pytriton_lite import pb_utils
+from tests.support.modes import ALL, not_inline, thread_only
 from tests.support.repository import RepositoryBuilder
 from tests.support.scripted import (
     DECOUPLED,
@@ -22,16 +22,24 @@ from tests.support.scripted import (
     ITERATIVE,
     RESCHEDULE,
     Script,
+    overwrite,
+    pb_utils,
     response,
+    there,
     value_of,
     wait_for,
 )
 
-pytestmark = pytest.mark.usefixtures("time_limit")
+pytestmark = pytest.mark.usefixtures("time_limit", "in_stubs")
 
 Serve = Callable[..., ptl.Server]
 X = np.float32([1, 2])
 PREFIX = "Failed to process the request(s) for model 'm_0', message: "
+
+
+@pytest.fixture(params=ALL)
+def execution(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(params=["default", "decoupled"])
@@ -58,7 +66,7 @@ class Repeats:
         turn = self.turns[key] = self.turns.get(key := request.correlation_id(), 0) + 1
         array = pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()
         self.seen.append((key, request.flags(), array.tolist(), request.request_id()))
-        array[:] = -9
+        there(overwrite, request, -9)
         is_last = turn == self.count
         if is_last:
             self.turns[key] = 0
@@ -74,7 +82,7 @@ class Repeats:
 def test_flags_ids_and_fresh_inputs(
     serve: Serve, script: Script, execution: str, is_decoupled: bool
 ) -> None:
-    # resched, resched_dec
+    # resched, resched_dec. On a new server, since it counts the ids that it gives.
     script.execute = repeats = Repeats(3, is_decoupled)
     model = serve(execution=execution)["m"]
     x = np.float32([1, 2])
@@ -88,7 +96,7 @@ def test_flags_ids_and_fresh_inputs(
     assert repeats.seen == [(77, flags, [1, 2], "") for flags in (1, 0, 0)]
 
 
-def test_parameters_come_again(serve: Serve, script: Script, is_decoupled: bool) -> None:
+def test_parameters_come_again(model: ptl.Model, script: Script, is_decoupled: bool) -> None:
     repeats, seen = Repeats(2, is_decoupled), []
 
     def execute(requests: list) -> Any:
@@ -96,16 +104,14 @@ def test_parameters_come_again(serve: Serve, script: Script, is_decoupled: bool)
         return repeats(requests)
 
     script.execute = execute
-    list(serve()["m"].stream({"IN": X}, parameters={"p": 1}, timeout=5))
+    list(model.stream({"IN": X}, parameters={"p": 1}, timeout=5))
     assert seen == [('{"p":1}', 5)] * 2
 
 
+@pytest.mark.parametrize("is_decoupled", [False])
 @pytest.mark.parametrize("form", ["call", "run", "submit", "async"])
-def test_every_call(repository: RepositoryBuilder, serve: Serve, execution: str, form: str) -> None:
-    script = Script()
-    script.write(repository, "m", ITERATIVE)
-    script.execute = Repeats(3, False)
-    model = serve(execution=execution)["m"]
+def test_every_call(model: ptl.Model, script: Script, form: str, is_decoupled: bool) -> None:
+    script.execute = Repeats(3, is_decoupled)
     if form == "call":
         answer = model({"IN": X}, timeout_s=20)
     elif form == "run":
@@ -117,12 +123,9 @@ def test_every_call(repository: RepositoryBuilder, serve: Serve, execution: str,
     assert answer["OUT"].tolist() == [3]
 
 
-def test_rescheduled_with_a_response(
-    repository: RepositoryBuilder, serve: Serve, execution: str
-) -> None:
+@pytest.mark.parametrize("is_decoupled", [False])
+def test_rescheduled_with_a_response(model: ptl.Model, script: Script, is_decoupled: bool) -> None:
     # resched_with_response
-    script = Script()
-    script.write(repository, "m", ITERATIVE)
 
     def execute(requests: list) -> Any:
         requests[0].set_release_flags(RESCHEDULE)
@@ -130,7 +133,7 @@ def test_rescheduled_with_a_response(
 
     script.execute = execute
     with pytest.raises(ptl.InternalError) as caught:
-        serve(execution=execution)["m"]({"IN": X})
+        model({"IN": X})
     assert str(caught.value) == (
         f"{PREFIX}Expected a None object in the execute function return list for reschduled "
         "request, found type '<class 'c_python_backend_utils.InferenceResponse'>'."
@@ -159,7 +162,7 @@ def test_without_the_configuration_it_is_an_error_at_once(
 
 
 def test_an_exception_after_some_turns(
-    serve: Serve, script: Script, execution: str, is_decoupled: bool
+    model: ptl.Model, script: Script, is_decoupled: bool
 ) -> None:
     repeats = Repeats(5, is_decoupled)
 
@@ -169,15 +172,15 @@ def test_an_exception_after_some_turns(
         return repeats(requests)
 
     script.execute = execute
-    stream = serve(execution=execution)["m"].stream({"IN": X}, timeout_s=20)
+    stream = model.stream({"IN": X}, timeout_s=20)
     with pytest.raises(ptl.InternalError, match="ValueError: third"):
         list(stream)
     assert list(stream) == []
 
 
-def test_requests_take_turns(serve: Serve, script: Script, is_decoupled: bool) -> None:
+@not_inline
+def test_requests_take_turns(model: ptl.Model, script: Script, is_decoupled: bool) -> None:
     script.execute = repeats = Repeats(20, is_decoupled)
-    model = serve()["m"]
     streams = [model.stream({"IN": np.float32([n])}, timeout_s=20) for n in range(8)]
     last = 0 if is_decoupled else 20
     assert [[r["OUT"][0] for r in stream][-1] for stream in streams] == [last] * 8
@@ -205,10 +208,13 @@ def forever(turns: list, is_decoupled: bool, *, sends: bool = True) -> Callable[
 
 
 @pytest.mark.parametrize("how", ["timeout", "close"])
-def test_giving_up_ends_it(serve: Serve, script: Script, is_decoupled: bool, how: str) -> None:
+@not_inline
+def test_giving_up_ends_it(
+    serve: Serve, script: Script, execution: str, is_decoupled: bool, how: str
+) -> None:
     turns: list[bool] = []
     script.execute = forever(turns, is_decoupled)
-    model = serve(stream_backlog=5)["m"]
+    model = serve(execution=execution, stream_backlog=5)["m"]
     stream = model.stream({"IN": X}, timeout_s=0.05 if how == "timeout" else None)
     wait_for(lambda: len(turns) > 3)
     if how == "close":
@@ -224,21 +230,23 @@ def test_giving_up_ends_it(serve: Serve, script: Script, is_decoupled: bool, how
     assert len(list(model.stream({"IN": X}, timeout_s=20))) == (2 if is_decoupled else 1)
 
 
-@pytest.mark.parametrize("sends", [True, False])
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("case", [(1, True), (1, False), (4, True), (4, False)])
+@not_inline
 def test_a_stop_ends_it(
-    serve: Serve, script: Script, is_decoupled: bool, sends: bool, count: int
+    serve: Serve, script: Script, execution: str, is_decoupled: bool, case: tuple[int, bool]
 ) -> None:
+    count, sends = case
     turns: list[bool] = []
     script.execute = forever(turns, is_decoupled, sends=sends)
-    server = serve(exit_timeout=0.1, stream_backlog=0)
+    server = serve(execution=execution, exit_timeout=0.1, stream_backlog=0)
     streams = [server["m"].stream({"IN": X}) for _ in range(count)]
     wait_for(lambda: len(turns) > 10)
     server.stop()
     for stream in streams:
         with pytest.raises(ptl.UnavailableError):
             list(stream)
-    wait_for(lambda: "finalize" in script.log)
+    if execution != "process":  # a stub that is busy is killed
+        wait_for(lambda: "finalize" in script.log)
 
 
 def test_a_stop_lets_it_come_to_its_end(
@@ -260,7 +268,8 @@ def test_a_stop_lets_it_come_to_its_end(
     assert len(repeats.seen) == 90
 
 
-def test_a_bls_cancel_ends_it(repository: RepositoryBuilder, serve: Serve) -> None:
+@thread_only("what stays in a stub is named one by one; test_bls.py has BLS of stubs")
+def test_a_bls_cancel_ends_it(repository: RepositoryBuilder, serve: Serve, execution: str) -> None:
     callee, caller, turns = Script(), Script(), []
     callee.write(repository, "callee", ITERATIVE + DECOUPLED)
     caller.write(repository, "caller")
@@ -277,11 +286,11 @@ def test_a_bls_cancel_ends_it(repository: RepositoryBuilder, serve: Serve) -> No
         return [response(float(last.has_error()))]
 
     caller.execute = execute
-    assert serve()["caller"]({"IN": X}, timeout_s=20)["OUT"].tolist() == [1]
+    assert serve(execution=execution)["caller"]({"IN": X}, timeout_s=20)["OUT"].tolist() == [1]
 
 
 def test_a_sender_that_is_dropped_between_turns(
-    serve: Serve, script: Script, is_decoupled: bool
+    model: ptl.Model, script: Script, is_decoupled: bool
 ) -> None:
     # The request keeps its sender over the turns, though the model does not.
     seen = []
@@ -295,5 +304,5 @@ def test_a_sender_that_is_dropped_between_turns(
             sender.send(response(8), FINAL)
 
     script.execute = execute
-    stream = serve()["m"].stream({"IN": X}, timeout_s=20)
+    stream = model.stream({"IN": X}, timeout_s=20)
     assert [r["OUT"][0] for r in stream] == [8]

@@ -18,20 +18,22 @@ import numpy as np
 import pytest
 
 import pytriton_lite as ptl
-from pytriton_lite import pb_utils
+from tests.support.modes import ALL, in_process, not_inline
 from tests.support.repository import RepositoryBuilder
 from tests.support.scripted import (
     DECOUPLED,
     FINAL,
     Script,
     error_response,
+    pb_utils,
     response,
     start_thread,
+    there,
     value_of,
     wait_for,
 )
 
-pytestmark = pytest.mark.usefixtures("time_limit")
+pytestmark = pytest.mark.usefixtures("time_limit", "in_stubs")
 
 Serve = Callable[..., ptl.Server]
 X = np.float32([1, 2])
@@ -46,6 +48,11 @@ FINAL_FIRST = (
 )
 BAD_FLAG = "Unable to send response. Unsupported flag provided."
 NO_RESPONSE = "Inference Response object must be provided when the response flags is set to zero."
+
+
+@pytest.fixture(params=ALL)
+def execution(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def ask(model: ptl.Model, value: float = 1) -> list[float]:
@@ -107,8 +114,8 @@ def test_the_sender_is_the_same_object_at_each_call(model: ptl.Model, script: Sc
     assert seen[0] is seen[1] is seen[2]
 
 
-def test_answers_come_in_the_order_of_the_model(serve: Serve, script: Script) -> None:
-    model = serve()["m"]
+@not_inline
+def test_answers_come_in_the_order_of_the_model(model: ptl.Model, script: Script) -> None:
     kept: list[Any] = []
     script.execute = kept.extend
     futures = [model.submit({"IN": np.float32([n])}) for n in range(5)]
@@ -166,19 +173,29 @@ def test_inputs_that_are_kept_are_the_models_own(model: ptl.Model, script: Scrip
     request, tensor = kept
     assert pb_utils.get_input_tensor_by_name(request, "IN") is tensor
     assert tensor.as_numpy().tolist() == [1, 2, 3]
-    assert np.from_dlpack(tensor).tolist() == [1, 2, 3]
+    assert there(np.from_dlpack, tensor).tolist() == [1, 2, 3]
     del request
     kept.clear()
     gc.collect()
     assert tensor.as_numpy().tolist() == [1, 2, 3]
 
 
-def test_a_view_of_an_input_outlives_the_request(model: ptl.Model, script: Script) -> None:
-    views = []
+VIEWS: list[np.ndarray] = []
 
+
+def keep_a_view(request: Any) -> None:
+    VIEWS.append(pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()[1:])
+
+
+def told_views(_request: Any) -> list[list[float]]:
+    told = [view.tolist() for view in VIEWS]
+    VIEWS.clear()
+    return told
+
+
+def test_a_view_of_an_input_outlives_the_request(model: ptl.Model, script: Script) -> None:
     def execute(requests: list) -> None:
-        tensor = pb_utils.get_input_tensor_by_name(requests[0], "IN")
-        views.append(tensor.as_numpy()[1:])
+        there(keep_a_view, requests[0])
         requests[0].get_response_sender().send(response(0), FINAL)
 
     script.execute = execute
@@ -186,7 +203,15 @@ def test_a_view_of_an_input_outlives_the_request(model: ptl.Model, script: Scrip
         array = np.float32([n, n + 1])
         model({"IN": array})
         array[:] = -1
-    assert [view.tolist() for view in views] == [[1], [2], [3], [4]]
+    told: list[Any] = []
+
+    def tell(requests: list) -> Any:
+        told.extend(there(told_views, requests[0]))
+        return [response(0)]
+
+    script.execute = tell
+    ask(model)
+    assert told == [[1], [2], [3], [4]]
 
 
 # -- misuse ----------------------------------------------------------------------------
@@ -428,9 +453,9 @@ def test_is_cancelled_and_the_wait_is_over(model: ptl.Model, script: Script) -> 
 
     script.execute = execute
     with pytest.raises(ptl.RequestTimeoutError):
-        model({"IN": X}, timeout_s=0.02)
+        model({"IN": X}, timeout_s=0.5)  # enough for execute to have begun
     request, sender = kept
-    assert request.is_cancelled()
+    wait_for(request.is_cancelled)  # a stub hears of it a moment later
     assert sender.is_cancelled()
     sender.send(response(1))  # dropped
     with pytest.raises(pb_utils.TritonModelException, match="cannot send more than one"):
@@ -460,14 +485,15 @@ def test_unload_waits_for_the_answers_then_finalizes(
         time.sleep(0.02)
         assert "finalize" not in script.log
         sender.send(response(number))
-        sender.send(flags=FINAL)
         script.log.append(number)
+        sender.send(flags=FINAL)
     assert [f.result(20)["OUT"].tolist() for f in futures] == [[0], [1], [2]]
     wait_for(lambda: server.index()[0].state.value == "UNAVAILABLE")
     unloading.join(20)
     assert script.log == ["initialize", 0, 1, 2, "finalize"]
-    with pytest.raises(pb_utils.TritonModelException, match="has been closed"):
-        kept[0].send(flags=FINAL)
+    if execution != "process":  # whose end is the end of all that it had
+        with pytest.raises(pb_utils.TritonModelException, match="has been closed"):
+            kept[0].send(flags=FINAL)
 
 
 def test_stop_does_not_wait_for_ever(serve: Serve, script: Script, execution: str) -> None:
@@ -484,11 +510,13 @@ def test_stop_does_not_wait_for_ever(serve: Serve, script: Script, execution: st
         future.result(20)
     assert str(caught.value) == "model 'm' was stopped and did not answer within 0.1 s"
     # The sender outlives the server, and nothing that it does matters.
-    assert kept[0].is_cancelled()
-    kept[0].send(response(1), FINAL)
+    if execution != "process":
+        assert kept[0].is_cancelled()
+        kept[0].send(response(1), FINAL)
     kept.clear()
 
 
+@in_process("the sender ends with its process")
 def test_a_dropped_sender_after_the_end_is_harmless(
     serve: Serve, script: Script, execution: str
 ) -> None:
@@ -556,21 +584,20 @@ def test_of_32_threads_that_send_one_answers(model: ptl.Model, script: Script) -
 # -- what is sent ----------------------------------------------------------------------
 
 
-def test_what_is_sent_is_copied(model: ptl.Model, script: Script) -> None:
+def send_and_use_again(request: Any) -> None:
     buffer = np.float32([1, 2])
-
-    def execute(requests: list) -> None:
-        sender = requests[0].get_response_sender()
-        sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("OUT", buffer)]))
-        buffer[:] = 9
-        sender.send(flags=FINAL)
-
-    script.execute = execute
-    answer = model({"IN": X})["OUT"]
-    assert answer.tolist() == [1, 2]
-    assert not np.shares_memory(answer, buffer)
+    sender = request.get_response_sender()
+    sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("OUT", buffer)]))
+    buffer[:] = 9
+    sender.send(flags=FINAL)
 
 
+def test_what_is_sent_is_copied(model: ptl.Model, script: Script) -> None:
+    script.execute = lambda requests: there(send_and_use_again, requests[0])
+    assert model({"IN": X})["OUT"].tolist() == [1, 2]
+
+
+@in_process("no array of the caller's is the model's own; see test_large_tensors.py")
 def test_share_memory_hands_over_the_models_array(
     serve: Serve, script: Script, execution: str
 ) -> None:
@@ -615,41 +642,43 @@ def test_tensors_of_any_kind(
     assert answer.tolist() == expected.tolist()
 
 
+class Bfloat16:
+    """1.5 and -2 as bfloat16, whose DLPack form torch and jax make."""
+
+    data = ptl.Tensor("BF16", [2], np.array([0x3FC0, 0xC000], np.uint16))
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.data.__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+
+def send_bfloat16(request: Any) -> None:
+    answer = pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack("OUT", Bfloat16())])
+    request.get_response_sender().send(answer, FINAL)
+
+
 def test_bfloat16(model: ptl.Model, script: Script) -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")
-
-    class Producer:
-        """1.5 and -2 as bfloat16, whose DLPack form torch and jax make."""
-
-        data = ptl.Tensor("BF16", [2], np.array([0x3FC0, 0xC000], np.uint16))
-
-        def __dlpack__(self, **options: Any) -> Any:
-            return self.data.__dlpack__()
-
-        def __dlpack_device__(self) -> tuple[int, int]:
-            return (1, 0)
-
-    def execute(requests: list) -> None:
-        answer = pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack("OUT", Producer())])
-        requests[0].get_response_sender().send(answer, FINAL)
-
-    script.execute = execute
+    script.execute = lambda requests: there(send_bfloat16, requests[0])
     answer = model({"IN": X})["OUT"]
     assert answer.dtype == ml_dtypes.bfloat16
     assert answer.astype(np.float32).tolist() == [1.5, -2]
 
 
+def send_strange_tensors(request: Any) -> None:
+    error = pb_utils.TritonError("bad")
+    strange = pb_utils.Tensor("OUT", np.array([error.message, object()], np.object_))
+    assert strange
+    assert pb_utils.get_input_tensor_by_name(request, "NONE") is None
+    answer = pb_utils.InferenceResponse(output_tensors=[strange], error=error)
+    request.get_response_sender().send(answer, flags=FINAL)
+
+
 def test_an_error_outweighs_tensors_of_anything(model: ptl.Model, script: Script) -> None:
     # Demands 2, 3 and 5: a bound method ends up in an object array beside the error.
-    def execute(requests: list) -> None:
-        error = pb_utils.TritonError("bad")
-        strange = pb_utils.Tensor("OUT", np.array([error.message, object()], np.object_))
-        assert strange
-        assert pb_utils.get_input_tensor_by_name(requests[0], "NONE") is None
-        answer = pb_utils.InferenceResponse(output_tensors=[strange], error=error)
-        requests[0].get_response_sender().send(answer, flags=FINAL)
-
-    script.execute = execute
+    script.execute = lambda requests: there(send_strange_tensors, requests[0])
     with pytest.raises(ptl.InternalError, match=r"^bad$"):
         ask(model)
     script.execute = lambda requests: (
@@ -672,10 +701,14 @@ def test_unrequested_outputs_are_not_sent(model: ptl.Model, script: Script) -> N
 
 
 @pytest.fixture
-def decoupled(repository: RepositoryBuilder, serve: Serve, execution: str) -> Any:
+def decoupled(repository: RepositoryBuilder, request: pytest.FixtureRequest, execution: str) -> Any:
     script = Script()
+    if execution == "process":
+        shared, stand_in = request.getfixturevalue("stubs_of_scripts")(DECOUPLED)
+        Script.by_number[stand_in.number] = script
+        return shared, script
     script.write(repository, "m", DECOUPLED)
-    return serve(execution=execution)["m"], script
+    return request.getfixturevalue("serve")(execution=execution)["m"], script
 
 
 def forms(model: ptl.Model) -> list[Callable[[], Any]]:
