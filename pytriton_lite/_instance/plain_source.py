@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import threading
 
 _CLASS = "TritonPythonModel"
 _FUNCTION = b"auto_complete_config"
+# Python 3.11 counts the depth of trees for all threads together: two that make one fail.
+_parsing = threading.Lock()
 
 
 def has_no_auto_complete(model_file: str) -> bool:
@@ -21,8 +24,9 @@ def has_no_auto_complete(model_file: str) -> bool:
             source = file.read()
         if _FUNCTION in source:
             return False
-        tree = ast.parse(source)
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        with _parsing:
+            tree = ast.parse(source)
+    except (OSError, SyntaxError, SystemError, ValueError, RecursionError, MemoryError):
         return False
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == _CLASS]
     return len(classes) == 1 and _is_plain(classes[0]) and not _names_again(tree, classes[0])

@@ -772,7 +772,7 @@ def test_a_forked_child_does_not_wait_for_the_parents_stream(
         script.execute = execute
         with ptl.Server(sys.argv[1], execution=sys.argv[2]) as server:
             stream = server["m"].stream({"IN": np.float32([1])})
-            while not kept:
+            while not kept or stream.arm(lambda: None):  # until the first response is there
                 time.sleep(0.001)
             child = os.fork()
             if not child:
