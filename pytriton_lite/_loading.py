@@ -42,6 +42,7 @@ from pytriton_lite._core.batch_queue import BatchQueue
 from pytriton_lite._core.calls import ServedVersion
 from pytriton_lite._core.input_spec import InputEntry, InputSpec
 from pytriton_lite._core.queue import RequestQueue
+from pytriton_lite._core.remote_queue import RemoteQueue
 from pytriton_lite._core.statistics import VersionStatistics
 from pytriton_lite._environment import (
     EnvironmentCache,
@@ -228,12 +229,9 @@ def _refuse_unsupported(settings: ModelSettings) -> None:
 def _queue_of(settings: ModelSettings, mode: str) -> RequestQueue:
     is_inline, is_remote = mode == "inline", mode == "process"
     if settings.dynamic_batching is None:
-        return RequestQueue(
-            settings.name,
-            is_inline=is_inline,
-            is_iterative=settings.is_iterative,
-            is_remote=is_remote,
-        )
+        if is_remote:
+            return RemoteQueue(settings.name, is_iterative=settings.is_iterative)
+        return RequestQueue(settings.name, is_inline=is_inline, is_iterative=settings.is_iterative)
     return BatchQueue(
         settings.name,
         settings.dynamic_batching,
@@ -408,7 +406,7 @@ class LoadedVersion:
         The policy that chooses versions does not count. False for queues that cannot do without
         one of their instances.
         """
-        if type(self._queue) is not RequestQueue:
+        if isinstance(self._queue, BatchQueue):
             return False
         return bool(_without_instances(self._prepared) == _without_instances(message))
 

@@ -13,7 +13,7 @@ cdef class Executor:
     cdef Contract contract
     cdef readonly CallSlot running  # what the instance executes; None of an inline one
     cdef list batch                 # slots of the batch that the instance executes; see batch_queue.pyx
-    # Of an instance in another process:
+    # Of an instance in another process; see remote_queue.pyx:
     cdef CallSlot handed            # what the pump is to run first
     cdef InferenceRequest left      # whose outcome the pump is to wait for, as `running`
     cdef int64_t left_ns            # when that began
@@ -36,17 +36,11 @@ cdef class RequestQueue:
     cdef object call(self, CallSlot slot, int64_t deadline_ns)
     cdef object _call_leading(self, CallSlot slot, int64_t deadline_ns)
     cdef object _lead(self, Executor executor, CallSlot slot, int64_t deadline_ns)
-    cdef object _lead_remote(self, Executor executor, CallSlot slot, int64_t deadline_ns)
     cdef bint _let_lead(self, Executor executor, CallSlot slot) except -1
     cdef Executor _led(self, CallSlot slot)
     cdef int _hand_over(self, Executor executor) except -1
-    cdef int _room(self, Executor executor) noexcept
-    cdef int _pump_slots(self, Executor executor, list slots) except -1
-    cdef int _take_back(self, Contract contract, list sent, Py_ssize_t first) except -1
     cdef int _put_back(self, list slots) except -1
     cdef object _queue_first(self, Executor executor, CallSlot slot, InferenceRequest request)
-    cdef int _finish(self, Executor executor, CallSlot slot, object outcome) except -1
-    cdef int _pump_slot(self, Executor executor, CallSlot slot) except -1
     cdef object _run_others(self, Executor executor, int budget, CallSlot led)
     cdef object _run_slot(self, Executor executor, CallSlot slot)
     cdef object _run(self, Executor executor, CallSlot slot)

@@ -3,12 +3,8 @@
 
 There is no dispatcher thread: a caller appends its slot and rings one idle instance, a
 `thread` instance pulls slots until the queue is empty, and an `inline` instance is run by
-the callers themselves. Who waits sleeps on the word of its own slot, see sync.pxd.
-
-An instance in another process is led by the callers, too: the one that holds it talks to the
-process and waits for the answer, so that no other thread of this one has to wake up. Slots
-that no thread waits for, and what a caller leaves behind who gives up, go to the instance's *pump*,
-a thread that sleeps otherwise.
+the callers themselves. Who waits sleeps on the word of its own slot, see sync.pxd. The queues
+of instances in other processes and of dynamic batching are in files of their own.
 """
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
@@ -43,12 +39,6 @@ cdef extern from *:
 # that no caller serves the others for ever.
 cdef enum:
     LEADER_BUDGET = 32
-    # An instance in another process is sent so many requests ahead, and so much work and data.
-    MOST_AHEAD = 32
-    AHEAD_NS = 1_000_000
-    AHEAD_BYTES = 262_144
-    # What it may take for one of them before the others are taken back.
-    PATIENCE_NS = 2_000_000
     SEQUENCE_START = 1
     SIGNAL_SLICE_NS = 200_000_000
     # How often a thread that waits for a stub's BLS request looks whether the stub is still there.
@@ -132,8 +122,6 @@ cdef class RequestQueue:
             return self._call_leading(slot, deadline_ns)
         if self.generation != ptl_process_generation:
             raise self._forked_error()
-        if self.is_remote:
-            return self._call_leading(slot, deadline_ns)
         slice_ns = slice_of(slot)
         slot.queued_ns = ptl_now_ns()
         Py_INCREF(slot)  # the queue's
@@ -385,7 +373,7 @@ cdef class RequestQueue:
                 slot.node.next = NULL
                 Py_DECREF(slot)
             return None
-        if self.is_remote and not found_idle and self.refusal is not None:
+        if self.refusal is not None and not found_idle:
             self.fail_queued(self.refusal)
         while self.is_inline and rung != NULL:
             idle = rung
@@ -417,7 +405,7 @@ cdef class RequestQueue:
                 return None
             return self._lead(<Executor> worker.owner, slot, deadline_ns)
         # After the push: who sets it fails what is queued afterwards, so one of the two sees this.
-        if self.refusal is not None and self.is_remote:
+        if self.refusal is not None:
             self.fail_queued(self.refusal)
         elif slot.queue is not None:
             self.check_chain(slot)
@@ -426,8 +414,6 @@ cdef class RequestQueue:
     cdef object _lead(self, Executor executor, CallSlot slot, int64_t deadline_ns):
         """Run the slot of this thread on an instance that it holds, then those who queued meanwhile."""
         cdef object outcome
-        if self.is_remote:
-            return self._lead_remote(executor, slot, deadline_ns)
         ptl_store(&slot.node.word, PTL_RUNNING)
         try:
             outcome = self._run(executor, slot)
@@ -445,33 +431,6 @@ cdef class RequestQueue:
             return self._wait(slot, deadline_ns)
         ptl_store(&slot.node.word, PTL_DONE)
         return answer_of(outcome)
-
-    cdef object _lead_remote(self, Executor executor, CallSlot slot, int64_t deadline_ns):
-        """`_lead` for an instance in another process."""
-        cdef object outcome
-        ptl_store(&slot.node.word, PTL_RUNNING)
-        executor.contract.deadline_ns = deadline_ns
-        executor.contract.may_leave = True
-        executor.running = slot
-        try:
-            outcome = self._run(executor, slot)
-        except BaseException as error:
-            outcome = defect(executor.contract, error)
-        if outcome is LEFT:
-            # The instance is not free before it has answered, for which its pump waits.
-            interrupt = executor.contract.interrupt
-            executor.contract.interrupt = None
-            self._hand_over(executor)
-            if interrupt is not None:
-                if slot.waiter is None:
-                    self._withdraw(slot)
-                raise interrupt
-            return self._wait(slot, deadline_ns)
-        executor.running = None
-        if outcome is not PENDING:
-            slot.finish(outcome)  # unless the server stops, and has done it
-        self._run_others(executor, 0, None)
-        return self._wait(slot, deadline_ns)
 
     cdef int _hand_over(self, Executor executor) except -1:
         """Give an instance in another process to its pump."""
@@ -587,10 +546,6 @@ cdef class RequestQueue:
                 break
             slot = <CallSlot> node.owner
             Py_DECREF(slot)  # the queue's reference is ours now, in `slot`
-            if self.is_remote and not slot.node.thread_waits:
-                executor.handed = slot
-                self._hand_over(executor)
-                break
             if budget <= 0 and slot.node.thread_waits:
                 if self._let_lead(executor, slot):
                     break
@@ -699,137 +654,8 @@ cdef class RequestQueue:
         self._hand_over(executor)
 
     def pump(self, Executor executor):
-        """Run what no thread waits for, on an instance in another process, whenever there is something.
-
-        Several requests are sent ahead, so that the instance need not wait for this thread, nor
-        this one for the GIL, between two of them; those that it has not begun with are taken back
-        when it turns out to be slow.
-        """
-        cdef ptl_node *nodes[MOST_AHEAD]
-        cdef CallSlot slot
-        cdef list slots
-        cdef int i, count, room
-        while True:
-            with nogil:
-                while ptl_load(&executor.worker.word) == 0:
-                    ptl_sleep(&executor.worker.word, 0, 0, 0)
-            ptl_store(&executor.worker.word, 0)
-            executor.contract.may_leave = False
-            if executor.left is not None:
-                slot = executor.running
-                executor.contract.deadline_ns = 0
-                self._pump_slot(executor, slot)
-            slots = []
-            if executor.handed is not None:
-                slots.append(executor.handed)
-                executor.handed = None
-            while True:
-                self._pump_slots(executor, slots)
-                slot = None
-                slots.clear()
-                if executor.is_ended:
-                    return
-                room = self._room(executor)
-                count = ptl_release_many(&self.queue, &executor.worker, nodes, room)
-                if not count:
-                    break
-                for i in range(count):
-                    slot = <CallSlot> nodes[i].owner
-                    Py_DECREF(slot)  # the queue's reference is ours now, in `slots`
-                    slots.append(slot)
-                if slot.node.thread_waits:
-                    slots.clear()
-                    if self._let_lead(executor, slot):
-                        break
-
-    cdef int _room(self, Executor executor) noexcept:
-        """How many requests to send ahead: what takes the instance no more than a moment."""
-        cdef int64_t usual_ns = executor.contract.usual_ns
-        if self.is_iterative or usual_ns == 0:
-            return 1
-        return <int> max(1, min(<int64_t> MOST_AHEAD, AHEAD_NS // usual_ns))
-
-    cdef int _pump_slots(self, Executor executor, list slots) except -1:
-        cdef Contract contract = executor.contract
-        cdef CallSlot slot
-        cdef list sent = []
-        cdef InferenceRequest request
-        cdef object outcome
-        cdef Py_ssize_t i, limit = contract.sent_bytes + AHEAD_BYTES
-        if len(slots) == 1:
-            slot = slots[0]
-            if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
-                executor.running = slot
-                contract.deadline_ns = 0
-                self._pump_slot(executor, slot)
-            return 0
-        for i in range(len(slots)):
-            slot = slots[i]
-            if contract.sent_bytes > limit:
-                # No more than what surely fits: the instance may wait for us to read its answers.
-                self._put_back(slots[i:])
-                break
-            if not ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
-                continue
-            request = slot.request
-            slot.request = None
-            request.slot = slot
-            slot.runner = contract
-            outcome = contract.begin(request, slot.form)
-            if outcome is None:
-                sent.append(request)
-            elif outcome is UNBEGUN:
-                self._put_back(slots[i + 1:])
-                self._finish(executor, slot, self._queue_first(executor, slot, request))
-                break
-            else:
-                slot.finish_and_wake(outcome)
-        request = None
-        slots.clear()
-        for i in range(len(sent)):
-            request = sent[i]
-            if request is None:
-                continue  # taken back
-            slot = request.slot
-            executor.running = slot
-            executor.left_ns = ptl_now_ns()
-            executor.left = request
-            if i + 1 < len(sent):
-                contract.deadline_ns = executor.left_ns + PATIENCE_NS
-                outcome = self._run(executor, slot)
-                if outcome is not LEFT and not executor.worker.is_retired:
-                    self._finish(executor, slot, outcome)
-                    continue
-                self._take_back(contract, sent, i + 1)
-                if outcome is not LEFT:
-                    self._finish(executor, slot, outcome)
-                    continue
-            contract.deadline_ns = 0
-            request = sent[i] = None
-            self._pump_slot(executor, slot)
-        return 0
-
-    cdef int _take_back(self, Contract contract, list sent, Py_ssize_t first) except -1:
-        """Queue again what was sent ahead and not begun with, as None in `sent`."""
-        cdef InferenceRequest request
-        cdef CallSlot slot
-        cdef list back = []
-        cdef Py_ssize_t i
-        for i in range(first, len(sent)):
-            request = sent[i]
-            slot = request.slot
-            if not contract.recall(slot, True):
-                continue
-            sent[i] = None
-            slot.runner = None
-            slot.request = request
-            slot.call = 0
-            if ptl_move(&slot.node.word, PTL_RUNNING, PTL_QUEUED):
-                back.append(slot)
-            else:
-                slot.request = None  # given up meanwhile
-        request = None
-        return self._put_back(back)
+        """Run what no thread waits for, on an instance in another process, until `end_pump`."""
+        raise InternalError("the instances of this queue are in this process")
 
     cdef int _put_back(self, list slots) except -1:
         cdef ptl_worker *idle = NULL
@@ -844,20 +670,6 @@ cdef class RequestQueue:
                 continue
             ptl_ring(idle)
             idle = NULL
-        return 0
-
-    cdef int _pump_slot(self, Executor executor, CallSlot slot) except -1:
-        cdef object outcome
-        try:
-            outcome = self._run(executor, slot)
-        except BaseException as error:
-            outcome = defect(executor.contract, error)
-        return self._finish(executor, slot, outcome)
-
-    cdef int _finish(self, Executor executor, CallSlot slot, object outcome) except -1:
-        executor.running = None
-        if outcome is not PENDING:
-            slot.finish_and_wake(outcome)
         return 0
 
     def serve(self, Executor executor):

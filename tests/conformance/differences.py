@@ -25,7 +25,7 @@ DELIVERED = "Triton hangs; an error in a stream is delivered here, as by newer v
 DEADLOCK = "Triton waits for ever; here the call fails with the chain"
 AT_EACH_SEND = "Triton keeps the data of the first send; here each send takes what is there"
 ONE_SENDER = "a rescheduled request keeps its sender"
-NO_BATCHES = "requests are not batched yet"
+NO_BATCHES = "requests of iterative sequences are not batched yet"
 PLAIN_SEQUENCES = "sequence batching without iterative sequences is not supported yet"
 ENDS_WITH_ERROR = "a request that Triton leaves open ends with an error here"
 

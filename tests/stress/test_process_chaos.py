@@ -50,7 +50,12 @@ input [ {{ name: "IN" data_type: TYPE_FP32 dims: [ -1 ] }} ]
 output [ {{ name: "OUT" data_type: TYPE_FP32 dims: [ -1 ] }} ]
 output [ {{ name: "PID" data_type: TYPE_INT64 dims: [ 1 ] }} ]
 instance_group [ {{ kind: KIND_CPU count: {count} }} ]
-model_transaction_policy {{ decoupled: {decoupled} }}
+{more}
+"""
+DECOUPLED = "model_transaction_policy { decoupled: true }"
+BATCHING = """
+max_batch_size: 8
+dynamic_batching { max_queue_delay_microseconds: 500 preserve_ordering: true }
 """
 
 TOOLS = """
@@ -77,6 +82,15 @@ class TritonPythonModel:
             sender.send(answer(2 * x), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
             return None
         return [answer(2 * x)]
+"""
+
+BATCH = """
+class TritonPythonModel:
+    def execute(self, requests):
+        inputs = [pb_utils.get_input_tensor_by_name(r, "IN").as_numpy() for r in requests]
+        if any(x[0, 0] % 7 == 0 for x in inputs):
+            time.sleep(0.02)
+        return [answer(2 * x) for x in inputs]
 """
 
 # As many responses as the input's first number says, each with its own number added.
@@ -106,6 +120,7 @@ class Chaos:
     def __init__(self, server: ptl.Server, seed: int) -> None:
         self.double = server["double"]
         self.drip = server["drip"]
+        self.batch = server["batch"]
         self.seed = seed
         self.ends = threading.Event()
         self.lock = threading.Lock()
@@ -124,7 +139,10 @@ class Chaos:
 
     def call_for_ever(self, number: int) -> None:
         rng = random.Random(self.seed + number)
-        actions = [self.run, self.submit, self.cancel, self.time_out, self.stream, self.break_off]
+        actions = [
+            self.run, self.submit, self.cancel, self.time_out, self.stream, self.break_off,
+            self.batched, self.batched_ahead,
+        ]  # fmt: skip
         try:
             while not self.ends.is_set():
                 action = rng.choice(actions)
@@ -148,9 +166,21 @@ class Chaos:
         x = self.input(rng)
         self.check(self.double.run({"IN": x}, timeout_s=PATIENCE_S), 2 * x)
 
+    def batched(self, rng: random.Random) -> None:
+        x = self.input(rng)[None]
+        self.check(self.batch.run({"IN": x}, timeout_s=PATIENCE_S), 2 * x)
+
     def submit(self, rng: random.Random) -> None:
-        xs = [self.input(rng) for _ in range(rng.randrange(1, 40))]
-        futures = [self.double.submit({"IN": x}) for x in xs]
+        self.ask_ahead(self.double, [self.input(rng) for _ in range(rng.randrange(1, 40))])
+
+    def batched_ahead(self, rng: random.Random) -> None:
+        xs = [
+            self.input(rng)[None].repeat(rng.randrange(1, 5), 0) for _ in range(rng.randrange(20))
+        ]
+        self.ask_ahead(self.batch, xs)
+
+    def ask_ahead(self, model: ptl.Model, xs: list[np.ndarray]) -> None:
+        futures = [model.submit({"IN": x}) for x in xs]
         dead: ptl.UnavailableError | None = None
         for x, future in zip(xs, futures, strict=True):
             try:
@@ -222,9 +252,11 @@ def check_memory(server: ptl.Server) -> None:
         streams = [server["drip"].stream({"IN": np.float32([300])}) for _ in range(12)]
         assert [len(list(stream)) for stream in streams] == [300] * 12
         assert all(future.result(PATIENCE_S)["OUT"].tolist() == [14] for future in futures)
+        futures = [server["batch"].submit({"IN": np.float32([[7]])}) for _ in range(160)]
+        assert all(future.result(PATIENCE_S)["OUT"].tolist() == [[14]] for future in futures)
     links = [
         instance._stub._link
-        for name in ("double", "drip")
+        for name in ("double", "drip", "batch")
         for instance in server._loaded.models.get(name, 1).instances  # type: ignore[attr-defined]
     ]
     until(lambda: gc.collect() >= 0 and [link.arena.used_blocks for link in links] == [0] * 8)
@@ -239,8 +271,9 @@ def test_stubs_are_killed_all_the_time(
     monkeypatch.setattr(process, "Backoff", functools.partial(Backoff, limit_s=0.0))
     seed = random.SystemRandom().randrange(1 << 32)
     print("seed", seed)
-    repository.model("double", TOOLS + DOUBLE, config=CONFIG.format(count=5, decoupled="false"))
-    repository.model("drip", TOOLS + DRIP, config=CONFIG.format(count=3, decoupled="true"))
+    repository.model("double", TOOLS + DOUBLE, config=CONFIG.format(count=4, more=""))
+    repository.model("drip", TOOLS + DRIP, config=CONFIG.format(count=2, more=DECOUPLED))
+    repository.model("batch", TOOLS + BATCH, config=CONFIG.format(count=2, more=BATCHING))
     files, tensors = open_files(), live_tensor_count()
     server = serve(execution="process")
     chaos = Chaos(server, seed)
@@ -265,7 +298,9 @@ def test_stubs_are_killed_all_the_time(
         raise chaos.failures[0]
     # It has happened what this is about, and all kinds of calls have got through.
     assert chaos.kills > SECONDS / 2
-    for action in ("run", "submit", "cancel", "time_out", "stream", "break_off"):
+    for action in (
+        "run", "submit", "cancel", "time_out", "stream", "break_off", "batched", "batched_ahead",
+    ):  # fmt: skip
         assert chaos.outcomes[action] > 0, action
     # The server is as good as new.
     until(server.ready, PATIENCE_S)

@@ -37,6 +37,7 @@ MODULES = (
     "_core.input_spec",
     "_core.message",
     "_core.queue",
+    "_core.remote_queue",
     "_core.reply",
     "_core.sender",
     "_core.slot",

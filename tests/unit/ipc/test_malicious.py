@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 import pytriton_lite as ptl
 from pytriton_lite._core.calls import Endpoint, ModelCalls, ServedVersion
 from pytriton_lite._core.input_spec import InputEntry, InputSpec
-from pytriton_lite._core.queue import Executor, RequestQueue
+from pytriton_lite._core.queue import Executor
+from pytriton_lite._core.remote_queue import RemoteQueue
 from pytriton_lite._core.statistics import FAILURE_REASONS
 from pytriton_lite._core.tensor import live_tensor_count
 from pytriton_lite._instance import process
@@ -110,7 +111,7 @@ class Fake:
             make_dead_error=lambda: ptl.UnavailableError(f"dead: {self.broken}"),
             on_broken=self.end,
         )  # fmt: skip
-        self.queue = RequestQueue("m", is_inline=False, is_iterative=False, is_remote=True)
+        self.queue = RemoteQueue("m", is_iterative=False)
         self.executor = Executor(self.contract)
         entry = InputEntry("IN", FP32, (-1,), None, False)
         spec = InputSpec("m", 0, [entry], ("OUT",), share_memory=False)
