@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -60,6 +61,17 @@ def test_plain_models(source, tmp_path):
 )
 def test_models_that_must_be_imported_to_know(source, tmp_path):
     assert not says(tmp_path, source)
+
+
+def test_many_models_at_once(tmp_path):
+    # Python 3.11 mixes up the depths of trees that several threads make.
+    body = "".join(
+        f"    def f{n}(self):\n        return [{n}, (({n},), {{}})]\n" for n in range(300)
+    )
+    path = tmp_path / "model.py"
+    path.write_text(f"class TritonPythonModel:\n{body}", encoding="utf-8")
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(has_no_auto_complete, [str(path)] * 64))
 
 
 def test_missing_file(tmp_path):
