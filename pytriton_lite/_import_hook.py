@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from pytriton_lite._control import InstanceScope
+from pytriton_lite._instance.import_lists import add_finder_last, remove_finder
 from pytriton_lite._instance.namespace import AmbientFinder, active_namespace
 from pytriton_lite._utils_modules import UTILS_NAME, add_native_names, utils_modules
 from pytriton_lite.pb_utils.control import find_no_scope, make_control_functions
@@ -68,7 +69,7 @@ def install() -> None:
             if name in sys.modules:
                 _replaced[name] = sys.modules[name]
             sys.modules[name] = module
-        sys.meta_path.append(_finder)
+        add_finder_last(_finder)
 
 
 def uninstall() -> None:
@@ -82,6 +83,5 @@ def uninstall() -> None:
             sys.modules.pop(name, None)
         sys.modules.update(_replaced)
         _replaced.clear()
-        if _finder in sys.meta_path:
-            sys.meta_path.remove(_finder)
+        remove_finder(_finder)
         _finder.forget()

@@ -48,6 +48,11 @@ from typing import Any
 
 from pytriton_lite._control import InstanceScope
 from pytriton_lite._core.contract import Contract, current_contract
+from pytriton_lite._instance.import_lists import (
+    add_finder_first,
+    remove_finder,
+    remove_folders,
+)
 from pytriton_lite._instance.spawn_folder import TRIGGERS, SpawnFolder
 
 _numbers = itertools.count()
@@ -150,7 +155,7 @@ class ModuleNamespace:
         package.__path__ = self._search_path = [os.path.realpath(p) for p in search_path]
         package.__spec__ = ModuleSpec(self.root, None, is_package=True)
         sys.modules[self.root] = package
-        sys.meta_path.insert(0, self)
+        add_finder_first(self)
         if not TRIGGERS.isdisjoint(sys.modules):
             self._expect_children()
 
@@ -327,17 +332,14 @@ class ModuleNamespace:
 
     def close(self) -> None:
         """Forget the modules and undo what they did to `sys.path`. Safe to call twice."""
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
+        remove_finder(self)
         _spawn_folder.remove(self.root)
         for name in list(sys.modules):
             if name != self.root and not name.startswith(self.prefix):
                 continue
             del sys.modules[name]
-        for entry in sys.path[:]:
-            if entry not in self._path_before and self._is_own_folder(os.path.realpath(entry)):
-                sys.path.remove(entry)
-                sys.path_importer_cache.pop(entry, None)
+        added = [entry for entry in sys.path if entry not in self._path_before]
+        remove_folders([entry for entry in added if self._is_own_folder(os.path.realpath(entry))])
         self._finders.clear()
         self._injected.clear()
 

@@ -18,6 +18,8 @@ import tempfile
 import threading
 from collections.abc import Sequence
 
+from pytriton_lite._instance.import_lists import remove_folders
+
 _log = logging.getLogger("pytriton_lite.instance")
 
 # The standard library imports the one or the other when it starts the first child by `spawn` or
@@ -67,9 +69,7 @@ class SpawnFolder:
             if self._roots:
                 return
             path, self._path = self._path, ""
-            with contextlib.suppress(ValueError):
-                sys.path.remove(path)
-            sys.path_importer_cache.pop(path, None)
+            remove_folders([path])
         shutil.rmtree(path, ignore_errors=True)
 
     def _file(self, root: str) -> str:

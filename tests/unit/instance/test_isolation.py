@@ -11,6 +11,8 @@ import gc
 import sys
 import weakref
 from collections.abc import Callable
+from importlib.machinery import PathFinder
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -426,3 +428,53 @@ def test_the_utils_module_is_registered_only_while_a_server_runs(
     second.stop()
     assert "triton_python_backend_utils" not in sys.modules
     assert "c_python_backend_utils" not in sys.modules
+
+
+class Unloading:
+    """Finder that finds nothing, and meanwhile ends the model that stands before it."""
+
+    def __init__(self, server: ptl.Server) -> None:
+        self.server = server
+        self.asked = 0
+
+    def find_spec(self, fullname: str, *_: object) -> None:
+        if fullname == "found_at_last":
+            self.asked += 1
+            self.server.unload("m", wait_until_unloaded=True)
+
+
+@pytest.mark.parametrize("place", ["meta_path", "path"])
+def test_an_import_passes_over_nothing_when_a_model_ends_meanwhile(
+    repository: RepositoryBuilder,
+    serve: Serve,
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    body = """
+    import sys
+    sys.path.insert(0, __file__.replace("model.py", "added"))
+    from helper import VALUE
+    def answer(x, request):
+        return x + VALUE
+    """
+    repository.model("m", echo_model(body), files={"1/added/helper.py": "VALUE = 7"})
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "found_at_last.py").write_text("VALUE = 8", encoding="utf-8")
+    server = serve(model_control_mode="explicit")
+    server.load("m")
+    assert answer_of(server, "m") == 7
+    finder = Unloading(server)
+    path, finders = sys.path, sys.meta_path
+    monkeypatch.setattr(sys, "path", [path[0], str(tmp_path / "gate"), str(tmp_path / "library")])
+    if place == "path":
+        monkeypatch.setitem(sys.path_importer_cache, str(tmp_path / "gate"), finder)
+    else:
+        before = finders.index(PathFinder)
+        monkeypatch.setattr(sys, "meta_path", [*finders[:before], finder, *finders[before:]])
+    try:
+        import found_at_last
+    finally:
+        sys.modules.pop("found_at_last", None)
+    assert (found_at_last.VALUE, finder.asked) == (8, 1)
+    assert not server.model("m").ready()
