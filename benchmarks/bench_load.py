@@ -107,7 +107,7 @@ def slowest_imports(number: int = 12) -> None:
     code = "import numpy, sys; before = set(sys.modules); import pytriton_lite._instance.stub"
     code += f"; print([name for name in {NOT_NEEDED!r} if name in sys.modules.keys() - before])"
     command = [sys.executable, "-X", "importtime", "-c", code]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     lines = [line.split("|") for line in done.stderr.splitlines() if line.count("|") == 2]
     names = [name.strip() for _, _, name in lines]
     ours = lines[names.index("numpy") + 1 :]
