@@ -331,11 +331,9 @@ class DyingMachine(BatchingMachine):
     @precondition(lambda self: self.deaths < 3)
     @rule()
     def kill(self) -> None:
-        pids = [pid for pid, _ in self.executions()]
-        if not pids:
-            return
         self.deaths += 1
-        with contextlib.suppress(ProcessLookupError):  # it has died of a request
+        pids = [pid for pid, _ in self.executions()]
+        with contextlib.suppress(IndexError, ProcessLookupError):  # none yet; dead already
             os.kill(pids[-1], signal.SIGKILL)
 
 
