@@ -461,17 +461,17 @@ def test_an_import_passes_over_nothing_when_a_model_ends_meanwhile(
     repository.model("m", echo_model(body), files={"1/added/helper.py": "VALUE = 7"})
     (tmp_path / "library").mkdir()
     (tmp_path / "library" / "found_at_last.py").write_text("VALUE = 8", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     server = serve(model_control_mode="explicit")
     server.load("m")
     assert answer_of(server, "m") == 7
     finder = Unloading(server)
-    path, finders = sys.path, sys.meta_path
-    monkeypatch.setattr(sys, "path", [path[0], str(tmp_path / "gate"), str(tmp_path / "library")])
+    sys.path = [sys.path[0], str(tmp_path / "gate"), str(tmp_path / "library")]
     if place == "path":
         monkeypatch.setitem(sys.path_importer_cache, str(tmp_path / "gate"), finder)
     else:
-        before = finders.index(PathFinder)
-        monkeypatch.setattr(sys, "meta_path", [*finders[:before], finder, *finders[before:]])
+        sys.meta_path.insert(sys.meta_path.index(PathFinder), finder)
     try:
         import found_at_last
     finally:
