@@ -37,6 +37,9 @@ from pytriton_lite.errors import (
     CancelledError, InvalidArgumentError, RequestTimeoutError, UnavailableError,
 )
 
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
 cdef enum:
     # What `_push` and `_take` say.
     QUEUED = 0
@@ -465,12 +468,16 @@ cdef class BatchQueue(RequestQueue):
         cdef ptl_batch batch
         cdef Wakes wakes
         cdef int state
+        cdef bint are_several
         cdef list done = None  # keeps the words alive until they are woken
         memset(&wakes, 0, sizeof(Wakes))
         while True:
             with nogil:
                 # Callers are woken without the GIL, else they would only find it taken.
+                are_several = wakes.count > 1
                 _wake_all(&wakes)
+                if are_several:
+                    sched_yield()  # those of them who come back at once make the next batch larger
                 state = self._take(executor, &batch, NULL, 0, 0, True)
             done = None
             if state == ENDED:

@@ -2,8 +2,9 @@
 """The queue of a model version whose instances run in other processes, without batches.
 
 Such an instance is led by the callers: the one that holds it talks to the process and waits for
-the answer, so that no other thread of this one has to wake up. Slots that no thread waits for, and what a
-caller leaves behind who gives up, go to the instance's *pump*, a thread that sleeps otherwise.
+the answer, so that no other thread of this one has to wake up. Slots that no thread waits for, what a
+caller leaves behind who gives up, and the short requests of many callers at once go to the instance's
+*pump*, a thread that sleeps otherwise.
 """
 cimport cython
 from cpython.ref cimport Py_DECREF
@@ -42,7 +43,7 @@ cdef class RemoteQueue(RequestQueue):
     # -- callers -----------------------------------------------------------------------
 
     cdef object call(self, CallSlot slot, int64_t deadline_ns):
-        slot.node.thread_waits = True
+        slot.node.thread_waits = 1 if slot.queue is None and slot.waiter is None else PTL_MODEL_WAITS
         if self.generation != process_generation():
             raise self._forked_error()
         return self._call_leading(slot, deadline_ns)
@@ -78,6 +79,10 @@ cdef class RemoteQueue(RequestQueue):
         """Hand an instance on: to the thread of the next request, or to its pump."""
         cdef ptl_node *node
         cdef CallSlot slot
+        if self.queue.depth > 1 and self._room(executor) > 1:
+            # One thread that sends them ahead is faster than many that wake up one after another.
+            self._hand_over(executor)
+            return
         while True:
             node = ptl_release(&self.queue, &executor.worker)
             if node == NULL:
@@ -94,7 +99,7 @@ cdef class RemoteQueue(RequestQueue):
     # -- the pump ----------------------------------------------------------------------
 
     def pump(self, Executor executor):
-        """Run what no thread waits for, whenever there is something, until `end_pump`.
+        """Run what is not led by its caller, whenever there is something, until `end_pump`.
 
         Several requests are sent ahead, so that the instance need not wait for this thread, nor
         this one for the GIL, between two of them; those that it has not begun with are taken back
@@ -103,7 +108,7 @@ cdef class RemoteQueue(RequestQueue):
         cdef ptl_node *nodes[MOST_AHEAD]
         cdef CallSlot slot
         cdef list slots
-        cdef int i, count, room
+        cdef int count, room
         while True:
             with nogil:
                 while ptl_load(&executor.worker.word) == 0:
@@ -113,7 +118,7 @@ cdef class RemoteQueue(RequestQueue):
             if executor.left is not None:
                 slot = executor.running
                 executor.contract.deadline_ns = 0
-                self._pump_slot(executor, slot)
+                self._finish(executor, slot, self._run_surely(executor, slot))
             slots = []
             if executor.handed is not None:
                 slots.append(executor.handed)
@@ -128,11 +133,9 @@ cdef class RemoteQueue(RequestQueue):
                 count = ptl_release_many(&self.queue, &executor.worker, nodes, room)
                 if not count:
                     break
-                for i in range(count):
-                    slot = <CallSlot> nodes[i].owner
-                    Py_DECREF(slot)  # the queue's reference is ours now, in `slots`
-                    slots.append(slot)
-                if slot.node.thread_waits:
+                slots = self._slots_of(nodes, count)
+                slot = slots[0]
+                if count == 1 and slot.node.thread_waits:
                     slots.clear()
                     if self._let_lead(executor, slot):
                         break
@@ -145,77 +148,105 @@ cdef class RemoteQueue(RequestQueue):
         return <int> max(1, min(<int64_t> MOST_AHEAD, AHEAD_NS // usual_ns))
 
     cdef int _pump_slots(self, Executor executor, list slots) except -1:
+        """Run queued requests one after another, and what is queued meanwhile."""
+        cdef ptl_node *nodes[MOST_AHEAD]
         cdef Contract contract = executor.contract
         cdef CallSlot slot
-        cdef list sent = []
+        cdef list sent = [], marks = []
         cdef InferenceRequest request
         cdef object outcome
-        cdef Py_ssize_t i, limit = contract.sent_bytes + AHEAD_BYTES
+        cdef int room
+        cdef Py_ssize_t mark = contract.sent_bytes
         if len(slots) == 1:
             slot = slots[0]
             if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
                 executor.running = slot
                 contract.deadline_ns = 0
-                self._pump_slot(executor, slot)
+                self._finish(executor, slot, self._run_surely(executor, slot))
             return 0
+        self._send_ahead(executor, slots, sent, marks, mark + AHEAD_BYTES)
+        while sent:
+            request = sent.pop(0)
+            mark = marks.pop(0)
+            slot = request.slot
+            executor.running = slot
+            executor.left_ns = ptl_now_ns()
+            executor.left = request
+            request = None
+            contract.deadline_ns = executor.left_ns + PATIENCE_NS if sent else 0
+            outcome = self._run_surely(executor, slot)
+            if outcome is LEFT or executor.worker.is_retired:
+                self._take_back(contract, sent, marks)
+            if outcome is LEFT:
+                contract.deadline_ns = 0
+                outcome = self._run_surely(executor, slot)
+            self._finish(executor, slot, outcome)
+            room = self._room(executor)
+            if not sent or not self.queue.depth or len(sent) > room // 2:
+                continue
+            slots = self._slots_of(nodes, ptl_take_more(&self.queue, &executor.worker, nodes, room - len(sent)))
+            self._send_ahead(executor, slots, sent, marks, mark + AHEAD_BYTES)
+        return 0
+
+    cdef list _slots_of(self, ptl_node **nodes, int count):
+        cdef CallSlot slot
+        cdef list slots = []
+        cdef int i
+        for i in range(count):
+            slot = <CallSlot> nodes[i].owner
+            Py_DECREF(slot)  # the queue's reference is ours now, in `slots`
+            slots.append(slot)
+        return slots
+
+    cdef int _send_ahead(
+        self, Executor executor, list slots, list sent, list marks, Py_ssize_t limit
+    ) except -1:
+        """Send the requests of `slots` to the instance: they are added to `sent`, and to `marks` the
+        bytes that it has been sent by then, up to `limit`."""
+        cdef Contract contract = executor.contract
+        cdef CallSlot slot
+        cdef InferenceRequest request
+        cdef object outcome
+        cdef Py_ssize_t i
         for i in range(len(slots)):
             slot = slots[i]
             if contract.sent_bytes > limit:
                 # No more than what surely fits: the instance may wait for us to read its answers.
-                self._put_back(slots[i:])
-                break
+                return self._put_back(slots[i:])
             if not ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
                 continue
             request = slot.request
             slot.request = None
             request.slot = slot
             slot.runner = contract
-            outcome = contract.begin(request, slot.form)
+            try:
+                outcome = contract.begin(request, slot.form)
+            except BaseException as error:
+                outcome = defect(contract, error)
             if outcome is None:
                 sent.append(request)
+                marks.append(contract.sent_bytes)
             elif outcome is UNBEGUN:
                 self._put_back(slots[i + 1:])
-                self._finish(executor, slot, self._queue_first(executor, slot, request))
-                break
+                return self._finish(executor, slot, self._queue_first(executor, slot, request))
             else:
                 slot.finish_and_wake(outcome)
-        request = None
-        slots.clear()
-        for i in range(len(sent)):
-            request = sent[i]
-            if request is None:
-                continue  # taken back
-            slot = request.slot
-            executor.running = slot
-            executor.left_ns = ptl_now_ns()
-            executor.left = request
-            if i + 1 < len(sent):
-                contract.deadline_ns = executor.left_ns + PATIENCE_NS
-                outcome = self._run(executor, slot)
-                if outcome is not LEFT and not executor.worker.is_retired:
-                    self._finish(executor, slot, outcome)
-                    continue
-                self._take_back(contract, sent, i + 1)
-                if outcome is not LEFT:
-                    self._finish(executor, slot, outcome)
-                    continue
-            contract.deadline_ns = 0
-            request = sent[i] = None
-            self._pump_slot(executor, slot)
         return 0
 
-    cdef int _take_back(self, Contract contract, list sent, Py_ssize_t first) except -1:
-        """Queue again what was sent ahead and not begun with, as None in `sent`."""
+    cdef int _take_back(self, Contract contract, list sent, list marks) except -1:
+        """Queue again what was sent ahead and not begun with, and remove it from `sent`."""
         cdef InferenceRequest request
         cdef CallSlot slot
         cdef list back = []
-        cdef Py_ssize_t i
-        for i in range(first, len(sent)):
+        cdef Py_ssize_t i, kept = 0
+        for i in range(len(sent)):
             request = sent[i]
             slot = request.slot
             if not contract.recall(slot, True):
+                sent[kept] = request
+                marks[kept] = marks[i]
+                kept += 1
                 continue
-            sent[i] = None
             slot.runner = None
             slot.request = request
             slot.call = 0
@@ -224,15 +255,14 @@ cdef class RemoteQueue(RequestQueue):
             else:
                 slot.request = None  # given up meanwhile
         request = None
+        del sent[kept:], marks[kept:]
         return self._put_back(back)
 
-    cdef int _pump_slot(self, Executor executor, CallSlot slot) except -1:
-        cdef object outcome
+    cdef object _run_surely(self, Executor executor, CallSlot slot):
         try:
-            outcome = self._run(executor, slot)
+            return self._run(executor, slot)
         except BaseException as error:
-            outcome = defect(executor.contract, error)
-        return self._finish(executor, slot, outcome)
+            return defect(executor.contract, error)
 
     cdef int _finish(self, Executor executor, CallSlot slot, object outcome) except -1:
         executor.running = None

@@ -34,6 +34,7 @@ cdef extern from * nogil:
 
     enum { PTL_QUEUED = 0, PTL_RUNNING = 1, PTL_DONE = 2, PTL_ABANDONED = 3, PTL_LEAD = 4, PTL_FINISHING = 5 };
     enum { PTL_WOKEN = 0, PTL_TIMED_OUT = 1, PTL_INTERRUPTED = 2 };
+    enum { PTL_MODEL_WAITS = 2 };
 
     static inline int64_t ptl_now_ns(void) {
         struct timespec t;
@@ -86,7 +87,8 @@ cdef extern from * nogil:
         void *owner;                /* the slot; one reference while queued */
         void *executor;             /* set with LEAD: the inline instance to run on */
         uint32_t word;
-        int thread_waits;           /* a thread sleeps on word (not a Future, not a coroutine) */
+        int thread_waits;           /* a thread sleeps on word (not a Future, not a coroutine): 1, or
+                                       PTL_MODEL_WAITS if it is one of a model that calls */
         /* For the dynamic batcher, see formation.pxd: */
         struct ptl_node *prev;
         int place;                  /* which list it is in */
@@ -234,23 +236,39 @@ cdef extern from * nogil:
         ptl_unlock(&q->lock);
         return found;
     }
-    /* The pump: up to `room` nodes to run one after another, fairly shared among the instances and
-       in order. A node that a thread waits for comes alone. 0 when there is none: it is idle. */
+    /* Up to `room` nodes for one instance to run one after another, fairly shared among all and in
+       order. A node that a thread of a model waits for comes alone, and only if `may_be_alone`. */
+    static inline int ptl_unlink_many(ptl_queue *q, ptl_node **nodes, int room, int may_be_alone) {
+        int count = 0;
+        int64_t share = q->worker_count > 1 ? (q->depth + q->worker_count - 1) / q->worker_count : q->depth;
+        if (share < room) room = (int)share;
+        while (count < room && q->head) {
+            if (q->head->thread_waits == PTL_MODEL_WAITS) {
+                if (!count && may_be_alone) nodes[count++] = ptl_unlink_head(q);
+                break;
+            }
+            nodes[count++] = ptl_unlink_head(q);
+        }
+        return count;
+    }
+    /* The pump that has nothing to do: what to run. 0 when there is none: the instance is idle. */
     static inline int ptl_release_many(ptl_queue *q, ptl_worker *w, ptl_node **nodes, int room) {
         int count = 0, is_watched = 0;
-        int64_t share;
         ptl_lock(&q->lock);
         if (!w->is_retired) {
-            share = q->worker_count > 1 ? (q->depth + q->worker_count - 1) / q->worker_count : q->depth;
-            if (share < room) room = (int)share;
-            while (count < room && q->head && !(count && q->head->thread_waits)) {
-                nodes[count++] = ptl_unlink_head(q);
-                if (nodes[0]->thread_waits) break;
-            }
+            count = ptl_unlink_many(q, nodes, room, 1);
             if (!count) { ptl_set_idle(q, w); is_watched = q->is_closed; }
         } else is_watched = ptl_note_out(q, w);
         ptl_unlock(&q->lock);
         if (is_watched) ptl_wake(&q->rest);
+        return count;
+    }
+    /* The pump that has something to do: what to run after that. */
+    static inline int ptl_take_more(ptl_queue *q, ptl_worker *w, ptl_node **nodes, int room) {
+        int count;
+        ptl_lock(&q->lock);
+        count = w->is_retired ? 0 : ptl_unlink_many(q, nodes, room, 0);
+        ptl_unlock(&q->lock);
         return count;
     }
     /* Put a node back in front of all others. Fills `to_ring` with an idle worker, if there is one.
@@ -311,6 +329,7 @@ cdef extern from * nogil:
     """
     int PTL_QUEUED, PTL_RUNNING, PTL_DONE, PTL_ABANDONED, PTL_LEAD, PTL_FINISHING
     int PTL_WOKEN, PTL_TIMED_OUT, PTL_INTERRUPTED
+    int PTL_MODEL_WAITS
 
     ctypedef struct ptl_node:
         ptl_node *next
@@ -362,6 +381,7 @@ cdef extern from * nogil:
     ptl_node *ptl_release(ptl_queue *q, ptl_worker *w)
     bint ptl_remove(ptl_queue *q, ptl_node *node)
     int ptl_release_many(ptl_queue *q, ptl_worker *w, ptl_node **nodes, int room)
+    int ptl_take_more(ptl_queue *q, ptl_worker *w, ptl_node **nodes, int room)
     int ptl_push_front(ptl_queue *q, ptl_node *node, ptl_worker **to_ring)
     void ptl_retire(ptl_queue *q, ptl_worker *w, ptl_worker **to_ring)
     void ptl_close(ptl_queue *q, int wakes_workers)
