@@ -237,6 +237,37 @@ def test_cancelled_while_sent_ahead(probe: ptl.Model, tmp_path: Path) -> None:
     assert ran == [*range(5), *range(15, 20)]
 
 
+def test_threads_that_wait_for_what_is_sent_ahead(probe: ptl.Model, tmp_path: Path) -> None:
+    for _ in range(50):
+        ask(probe, "result = 0")
+    running, gate = held_up(probe, tmp_path)
+    outcomes: dict[int, Any] = {}
+
+    def call(number: int) -> None:
+        # The fifth one is slow: those behind it are taken back.
+        code = f"open({str(tmp_path / str(number))!r}, 'w').close(); result = {number}"
+        if number == 4:
+            code += "; time.sleep(0.05)"
+        try:
+            answer = probe(inputs(code), timeout_s=0.2 if number % 3 == 0 else 30)
+            outcomes[number] = json.loads(answer["TEXT"][0])
+        except ptl.RequestTimeoutError:
+            outcomes[number] = "late"
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads[::3]:
+        thread.join(20)
+    gate.touch()
+    within(20, running.result)
+    for thread in threads:
+        thread.join(20)
+    assert outcomes == {number: number if number % 3 else "late" for number in range(20)}
+    ran = sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit())
+    assert ran == [number for number in range(20) if number % 3]
+
+
 def test_order_when_requests_are_taken_back(probe: ptl.Model, tmp_path: Path) -> None:
     for _ in range(50):
         ask(probe, "result = 0")

@@ -15,6 +15,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,30 @@ def test_requests_sent_ahead_are_run_by_the_next_process(server: ptl.Server) -> 
                 future.result(20)
         else:
             assert future.result(20)["OUT"].tolist() == [n]
+
+
+def test_threads_that_wait_for_what_was_sent_ahead_to_a_process_that_dies(
+    server: ptl.Server,
+) -> None:
+    model = server["m"]
+    pid = pid_of(model)
+    for _ in range(20):
+        pid_of(model)
+    os.kill(pid, signal.SIGSTOP)
+    codes = ["os._exit(9)" if n == 12 else "" for n in range(30)]
+    with ThreadPoolExecutor(30) as pool:
+        futures = [
+            pool.submit(model.run, {"IN": np.float32([n])}, parameters={"code": code})
+            for n, code in enumerate(codes)
+        ]
+        time.sleep(0.05)  # in which they queue up
+        os.kill(pid, signal.SIGCONT)
+        for n, future in enumerate(futures):
+            if n == 12:
+                with pytest.raises(ptl.UnavailableError, match="exited with code 9"):
+                    future.result(20)
+            else:
+                assert future.result(20)["OUT"].tolist() == [n]
 
 
 def test_requests_sent_ahead_to_a_process_that_is_killed(server: ptl.Server) -> None:
