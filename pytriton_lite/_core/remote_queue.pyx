@@ -110,6 +110,7 @@ cdef class RemoteQueue(RequestQueue):
         cdef list slots
         cdef int count, room
         while True:
+            slot = None
             with nogil:
                 while ptl_load(&executor.worker.word) == 0:
                     ptl_sleep(&executor.worker.word, 0, 0, 0)
@@ -119,14 +120,13 @@ cdef class RemoteQueue(RequestQueue):
                 slot = executor.running
                 executor.contract.deadline_ns = 0
                 self._finish(executor, slot, self._run_surely(executor, slot))
+                slot = None
             slots = []
             if executor.handed is not None:
                 slots.append(executor.handed)
                 executor.handed = None
             while True:
                 self._pump_slots(executor, slots)
-                slot = None
-                slots.clear()
                 if executor.is_ended:
                     return
                 room = self._room(executor)
@@ -134,11 +134,14 @@ cdef class RemoteQueue(RequestQueue):
                 if not count:
                     break
                 slots = self._slots_of(nodes, count)
+                if count > 1:
+                    continue
                 slot = slots[0]
-                if count == 1 and slot.node.thread_waits:
+                if slot.node.thread_waits:
                     slots.clear()
                     if self._let_lead(executor, slot):
                         break
+                slot = None
 
     cdef int _room(self, Executor executor) noexcept:
         """How many requests to send ahead: what takes the instance no more than a moment."""
@@ -148,7 +151,10 @@ cdef class RemoteQueue(RequestQueue):
         return <int> max(1, min(<int64_t> MOST_AHEAD, AHEAD_NS // usual_ns))
 
     cdef int _pump_slots(self, Executor executor, list slots) except -1:
-        """Run queued requests one after another, and what is queued meanwhile."""
+        """Run queued requests one after another, and what is queued meanwhile; empties `slots`.
+
+        So a slot, and with it the answer, is not kept while others run.
+        """
         cdef ptl_node *nodes[MOST_AHEAD]
         cdef Contract contract = executor.contract
         cdef CallSlot slot
@@ -158,13 +164,14 @@ cdef class RemoteQueue(RequestQueue):
         cdef int room
         cdef Py_ssize_t mark = contract.sent_bytes
         if len(slots) == 1:
-            slot = slots[0]
+            slot = slots.pop()
             if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
                 executor.running = slot
                 contract.deadline_ns = 0
                 self._finish(executor, slot, self._run_surely(executor, slot))
             return 0
         self._send_ahead(executor, slots, sent, marks, mark + AHEAD_BYTES)
+        slots.clear()
         while sent:
             request = sent.pop(0)
             mark = marks.pop(0)
@@ -181,11 +188,13 @@ cdef class RemoteQueue(RequestQueue):
                 contract.deadline_ns = 0
                 outcome = self._run_surely(executor, slot)
             self._finish(executor, slot, outcome)
+            slot = outcome = None
             room = self._room(executor)
             if not sent or not self.queue.depth or len(sent) > room // 2:
                 continue
             slots = self._slots_of(nodes, ptl_take_more(&self.queue, &executor.worker, nodes, room - len(sent)))
             self._send_ahead(executor, slots, sent, marks, mark + AHEAD_BYTES)
+            slots.clear()
         return 0
 
     cdef list _slots_of(self, ptl_node **nodes, int count):
