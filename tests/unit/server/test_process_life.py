@@ -299,41 +299,20 @@ def test_answers_that_were_sent_before_the_death(server: ptl.Server) -> None:
         assert sum(bool(response.outputs) for response in stream) == 50
 
 
-def test_requests_sent_ahead_are_run_by_the_next_process(server: ptl.Server) -> None:
+@pytest.mark.parametrize("way", ["submit", "threads"])
+def test_requests_sent_ahead_are_run_by_the_next_process(server: ptl.Server, way: str) -> None:
     model = server["m"]
     pid = pid_of(model)
     for _ in range(20):
         pid_of(model)  # quick ones, so that many are sent ahead
     os.kill(pid, signal.SIGSTOP)
     codes = ["os._exit(9)" if n == 12 else "" for n in range(30)]
-    futures = [
-        model.submit({"IN": np.float32([n])}, parameters={"code": code})
-        for n, code in enumerate(codes)
-    ]
-    os.kill(pid, signal.SIGCONT)
-    for n, future in enumerate(futures):
-        if n == 12:
-            with pytest.raises(ptl.UnavailableError, match="exited with code 9"):
-                future.result(20)
-        else:
-            assert future.result(20)["OUT"].tolist() == [n]
-
-
-def test_threads_that_wait_for_what_was_sent_ahead_to_a_process_that_dies(
-    server: ptl.Server,
-) -> None:
-    model = server["m"]
-    pid = pid_of(model)
-    for _ in range(20):
-        pid_of(model)
-    os.kill(pid, signal.SIGSTOP)
-    codes = ["os._exit(9)" if n == 12 else "" for n in range(30)]
     with ThreadPoolExecutor(30) as pool:
+        ask = model.submit if way == "submit" else functools.partial(pool.submit, model.run)
         futures = [
-            pool.submit(model.run, {"IN": np.float32([n])}, parameters={"code": code})
-            for n, code in enumerate(codes)
+            ask({"IN": np.float32([n])}, parameters={"code": code}) for n, code in enumerate(codes)
         ]
-        time.sleep(0.05)  # in which they queue up
+        time.sleep(0.05)  # in which those of threads queue up
         os.kill(pid, signal.SIGCONT)
         for n, future in enumerate(futures):
             if n == 12:
