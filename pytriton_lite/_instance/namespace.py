@@ -48,11 +48,7 @@ from typing import Any
 
 from pytriton_lite._control import InstanceScope
 from pytriton_lite._core.contract import Contract, current_contract
-from pytriton_lite._instance.import_lists import (
-    add_finder_first,
-    remove_finder,
-    remove_folders,
-)
+from pytriton_lite._instance.import_lists import add_finder_first, remove_finder, remove_folders
 from pytriton_lite._instance.spawn_folder import TRIGGERS, SpawnFolder
 
 _numbers = itertools.count()

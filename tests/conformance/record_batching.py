@@ -51,9 +51,9 @@ def ask(client: Any, pattern: Pattern) -> dict[str, Any]:
 
     if not pattern.is_live:
         send(-1, Arrival(width=pattern.arrivals[0].width), -1)
-        time.sleep(0.3)
+        time.sleep(0.3)  # the instance is busy with it by then
     for place, arrival in enumerate(pattern.arrivals):
-        time.sleep(arrival.gap_ms / 1000)
+        time.sleep(arrival.gap_ms / 1000)  # the pattern
         send(place, arrival, place)
     batches: dict[int, list[tuple[int, int]]] = {}
     errors = {}

@@ -123,7 +123,7 @@ class Client:
         for position, case in enumerate(stream.requests):
             threads.append(threading.Thread(target=run, args=(position, case)))
             threads[-1].start()
-            time.sleep(stream.gap_s)
+            time.sleep(stream.gap_s)  # the order in which they come is the case's
         for thread in threads:
             thread.join()
         result: dict[str, Any] = {"streams": answers}
