@@ -198,7 +198,7 @@ CALLEES = (
     ),
     callee("raises", 'raise ValueError("boom")', io("TYPE_FP32")),
     callee("no_outputs", "response = pb_utils.InferenceResponse([])", io("TYPE_FP32")),
-    callee("slow", f"time.sleep(0.2)\n{ECHO}", io("TYPE_FP32")),  # others come, or give up, meanwhile
+    callee("slow", f"time.sleep(0.2)\n{ECHO}", io("TYPE_FP32")),  # others come meanwhile
     ModelFiles(
         "versions",
         'backend: "python"\nversion_policy { all { } }\n' + io("TYPE_FP32"),
