@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytriton_lite._async import AsyncResponseStream, LoopBridge
     from pytriton_lite._config.explain import ConfigExplanation
     from pytriton_lite._core.calls import ResponseStream, ServedVersion
-    from pytriton_lite._future import RequestFuture
+    from pytriton_lite._core.future import RequestFuture
     from pytriton_lite._repository import ModelTable
 
 Parameter: TypeAlias = "bool | int | float | str"
@@ -229,7 +229,6 @@ class Model(ModelCalls):
             served, slot = self._prepare(inputs, fields)
             self._check_thread(served)
             future = _future_class()(served.queue, slot)
-            slot.notify_when_done(future.complete)
             if served.queue.submit_all([slot]) is not None:
                 return future
             self._check_replaced(served)
@@ -669,7 +668,7 @@ def _bridge_class() -> type[LoopBridge]:
 @functools.cache
 def _future_class() -> type[RequestFuture]:
     # Imported when the first one is made: futures bring much along.
-    from pytriton_lite._future import RequestFuture
+    from pytriton_lite._core.future import RequestFuture
 
     return RequestFuture
 

@@ -1,5 +1,5 @@
 """The queue that instances pull from (see queue.pyx)."""
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pytriton_lite._core.contract cimport Contract
 from pytriton_lite._core.message cimport InferenceRequest
@@ -17,6 +17,14 @@ cdef class Executor:
     cdef CallSlot handed            # what the pump is to run first
     cdef InferenceRequest left      # whose outcome the pump is to wait for, as `running`
     cdef int64_t left_ns            # when that began
+    cdef list sent                  # requests that it was sent ahead, to answer after that, in order
+    cdef list marks                 # what `contract.sent_bytes` was when each of them had been sent
+    cdef Py_ssize_t mark            # what it was when `left` had been sent
+    cdef uint32_t lead              # who waits for its answers
+    cdef uint64_t drifts            # how often nobody did, so far
+    cdef bint is_watched            # its pump looks from time to time whether somebody does
+    cdef bint is_assisted           # who waits for futures has led it of late
+    cdef uint64_t unassisted        # the last call that was sent to it and has no future
     cdef bint is_ended              # the pump is to end
 
 
@@ -58,6 +66,9 @@ cdef class RequestQueue:
     cdef bint _give_up(self, CallSlot slot) except -1
     cdef object closed_error(self)
     cdef object late_error(self, CallSlot slot)
+    cdef int _queued(self, CallSlot slot) except -1
+    cdef bint assist(self, CallSlot slot, int64_t deadline_ns) except -1
+    cdef int slept(self) except -1
 
 
 cdef int process_generation() noexcept

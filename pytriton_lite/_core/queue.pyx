@@ -65,6 +65,8 @@ cdef class Executor:
     def __init__(self, Contract contract):
         self.contract = contract
         self.worker.owner = <void *> self
+        self.sent = []
+        self.marks = []
 
 
 cdef class RequestQueue:
@@ -156,6 +158,14 @@ cdef class RequestQueue:
     cdef object wait_again(self, CallSlot slot, int64_t deadline_ns):
         """Go on with a `call` that was LEFT, maybe on another thread."""
         return self._wait(slot, deadline_ns)
+
+    cdef bint assist(self, CallSlot slot, int64_t deadline_ns) except -1:
+        """Before a thread waits for the future of a slot: whether it is to call `slept` afterwards."""
+        return False
+
+    cdef int slept(self) except -1:
+        """A thread has waited for a future, or will not."""
+        return 0
 
     cdef int check_chain(self, CallSlot slot) except -1:
         """Fail a BLS request that has just been queued and certainly never gets an instance."""
@@ -407,9 +417,15 @@ cdef class RequestQueue:
         # After the push: who sets it fails what is queued afterwards, so one of the two sees this.
         if self.refusal is not None:
             self.fail_queued(self.refusal)
-        elif slot.queue is not None:
-            self.check_chain(slot)
+        else:
+            self._queued(slot)
         return self._wait(slot, deadline_ns)
+
+    cdef int _queued(self, CallSlot slot) except -1:
+        """A thread is about to wait for this slot, for which there was no instance."""
+        if slot.queue is not None:
+            self.check_chain(slot)
+        return 0
 
     cdef object _lead(self, Executor executor, CallSlot slot, int64_t deadline_ns):
         """Run the slot of this thread on an instance that it holds, then those who queued meanwhile."""
@@ -505,7 +521,8 @@ cdef class RequestQueue:
         if not ptl_move(&slot.node.word, PTL_RUNNING, PTL_QUEUED):
             slot.request = None  # given up meanwhile
         else:
-            executor.running = None
+            if executor.running is slot:
+                executor.running = None
             self._put_back([slot])
         return PENDING
 

@@ -5,6 +5,15 @@ Such an instance is led by the callers: the one that holds it talks to the proce
 the answer, so that no other thread of this one has to wake up. Slots that no thread waits for, what a
 caller leaves behind who gives up, and the short requests of many callers at once go to the instance's
 *pump*, a thread that sleeps otherwise.
+
+Who keeps futures in flight, and waits for one after the other, needs no pump: such a thread sends
+what it submits to the process itself, and leads while it waits. In between the instance is *adrift*:
+it works, and nobody waits for its answers, until its pump finds it so for a whole `WATCH_NS`. States
+of `Executor.lead`::
+
+    HELD        the instance is idle, or its pump or a caller leads it
+    ADRIFT      it has something to do, and who moves it away from here leads it
+    ASSISTED    who submits a request with a future, or waits for one, leads it
 """
 cimport cython
 from cpython.ref cimport Py_DECREF
@@ -23,6 +32,24 @@ cdef enum:
     AHEAD_BYTES = 262_144
     # What it may take for one of them before the others are taken back.
     PATIENCE_NS = 2_000_000
+    # How long an instance is adrift at most.
+    WATCH_NS = 500_000
+
+cdef enum:
+    HELD = 0
+    ADRIFT = 1
+    ASSISTED = 2
+
+# Words of a pump, that sleeps at 0.
+cdef enum:
+    RUNG = 1
+    WATCH = 2
+
+# What `_step` did.
+cdef enum:
+    STEP_DONE = 0
+    STEP_AWAITED = 1  # a thread slept for just this answer
+    STEP_LEFT = 2     # the answer is not there yet
 
 
 @cython.final
@@ -34,6 +61,8 @@ cdef class RemoteQueue(RequestQueue):
     model_name, is_iterative
         As of `RequestQueue`.
     """
+
+    cdef int sleepers       # threads that wait for a future and do not lead
 
     def __init__(self, str model_name, *, bint is_iterative):
         RequestQueue.__init__(
@@ -96,6 +125,171 @@ cdef class RemoteQueue(RequestQueue):
             if self._let_lead(executor, slot):
                 return
 
+    cdef int _queued(self, CallSlot slot) except -1:
+        self._end_drifts()
+        return RequestQueue._queued(self, slot)
+
+    # -- futures -----------------------------------------------------------------------
+
+    def submit_all(self, list slots):
+        """`RequestQueue.submit_all`. Who submits a single request with a future may send it at once."""
+        cdef CallSlot slot
+        cdef Executor executor
+        if len(slots) == 1:
+            slot = slots[0]
+            if slot.has_future and self._send_now(slot):
+                return True
+            found_idle = RequestQueue.submit_all(self, slots)
+            if slot.has_future:
+                return found_idle
+        else:
+            found_idle = RequestQueue.submit_all(self, slots)
+        self._end_drifts()
+        return found_idle
+
+    cdef bint _send_now(self, CallSlot slot) except -1:
+        """Send a request of this thread to an instance that has little to do, if it need not wait."""
+        cdef Executor executor
+        cdef ptl_worker *worker
+        cdef int is_closed = 0
+        if self.generation != process_generation() or self.queue.is_closed or self.queue.depth:
+            return False
+        for executor in self.executors:
+            if ptl_load(&executor.lead) != ADRIFT or not self._has_space(executor):
+                continue
+            if len(executor.sent) + 1 < self._room(executor) and ptl_move(&executor.lead, ADRIFT, ASSISTED):
+                break
+        else:
+            worker = ptl_acquire(&self.queue, &is_closed)
+            if worker == NULL:
+                return False
+            executor = <Executor> worker.owner
+            ptl_store(&executor.lead, ASSISTED)
+        try:
+            slot.queued_ns = ptl_now_ns()
+            self._send_ahead(executor, [slot])
+        finally:
+            self._leave(executor)
+        return True
+
+    cdef bint assist(self, CallSlot slot, int64_t deadline_ns) except -1:
+        """Lead the instance that has a slot until it is done, or the time is up, if nobody else does.
+
+        True when somebody else does: this thread is to sleep for the future, and to call `slept`.
+        """
+        cdef Executor executor
+        cdef bint is_asleep = False
+        cdef uint32_t word
+        if self.generation != process_generation():
+            return False
+        while True:
+            word = ptl_load(&slot.node.word)
+            if word != PTL_QUEUED and word != PTL_RUNNING:
+                break
+            executor = self._adrift(slot)
+            if executor is None:
+                if is_asleep:
+                    return True
+                # Who leaves it from now on knows that this thread sleeps; one may have left before.
+                is_asleep = slot.is_awaited = True
+                self._count_sleeper(1)
+                continue
+            if is_asleep:
+                is_asleep = False
+                self._count_sleeper(-1)
+            self._lead_for(executor, slot, deadline_ns)
+            if deadline_ns and ptl_now_ns() >= deadline_ns:
+                break
+        if is_asleep:
+            self._count_sleeper(-1)
+        return False
+
+    cdef int slept(self) except -1:
+        self._count_sleeper(-1)
+        return 0
+
+    cdef void _count_sleeper(self, int change) noexcept:
+        ptl_lock(&self.queue.lock)
+        self.sleepers += change
+        ptl_unlock(&self.queue.lock)
+        ptl_fence()
+
+    cdef Executor _adrift(self, CallSlot slot):
+        """The instance that has a slot, or may take it, if it is adrift: it is not any more."""
+        cdef Executor executor
+        for executor in self.executors:
+            if slot.runner is not None and slot.runner is not executor.contract:
+                continue
+            if ptl_move(&executor.lead, ADRIFT, ASSISTED):
+                return executor
+        return None
+
+    cdef int _lead_for(self, Executor executor, CallSlot slot, int64_t deadline_ns) except -1:
+        cdef Contract contract = executor.contract
+        cdef object interrupt
+        cdef uint32_t word
+        contract.may_leave = False
+        try:
+            while executor.left is not None or executor.sent:
+                word = ptl_load(&slot.node.word)
+                if word != PTL_QUEUED and word != PTL_RUNNING:
+                    break
+                if slot.runner is not None and slot.runner is not contract:
+                    break
+                if self._step(executor, deadline_ns) == STEP_LEFT:
+                    break
+        finally:
+            interrupt = contract.interrupt
+            contract.interrupt = None
+            executor.is_assisted = True
+            self._leave(executor)
+        if interrupt is not None:
+            raise interrupt
+        return 0
+
+    cdef int _leave(self, Executor executor) except -1:
+        """Hand an instance on that was led for a future."""
+        if self.queue.depth:
+            self._top_up(executor)
+        if executor.is_assisted and self._may_drift(executor, 0):
+            self._set_adrift(executor)
+            if not self.sleepers or not ptl_move(&executor.lead, ADRIFT, HELD):
+                return 0
+        ptl_store(&executor.lead, HELD)
+        self._promote(executor)
+        if executor.is_ended or executor.left is not None:
+            # This thread has more to do before it waits, so it keeps the GIL.
+            ptl_store(&executor.worker.word, RUNG)
+            ptl_wake(&executor.worker.word)
+        else:
+            self._run_others(executor, 0, None)
+        return 0
+
+    cdef bint _may_drift(self, Executor executor, int sleepers) except -1:
+        """Whether what an instance has to do is short, and all for futures that are still waited for."""
+        self._promote(executor)
+        return (
+            executor.left is not None and executor.running.call > executor.unassisted
+            and self.sleepers == sleepers and self._room(executor) > 1
+            and not executor.is_ended and not executor.worker.is_retired
+        )
+
+    cdef int _set_adrift(self, Executor executor) except -1:
+        executor.drifts += 1
+        ptl_store(&executor.lead, ADRIFT)
+        ptl_fence()
+        if not executor.is_watched and ptl_move(&executor.worker.word, 0, WATCH):
+            ptl_wake(&executor.worker.word)
+        return 0
+
+    cdef int _end_drifts(self) except -1:
+        """Something is queued that has no future."""
+        cdef Executor executor
+        for executor in self.executors:
+            if ptl_load(&executor.lead) == ADRIFT and ptl_move(&executor.lead, ADRIFT, HELD):
+                self._hand_over(executor)
+        return 0
+
     # -- the pump ----------------------------------------------------------------------
 
     def pump(self, Executor executor):
@@ -105,43 +299,69 @@ cdef class RemoteQueue(RequestQueue):
         this one for the GIL, between two of them; those that it has not begun with are taken back
         when it turns out to be slow.
         """
+        while True:
+            self._rest(executor)
+            self._pump(executor)
+            if executor.is_ended:
+                return
+
+    cdef void _rest(self, Executor executor) noexcept:
+        """Sleep until the pump is to lead its instance, or finds it adrift."""
+        cdef uint32_t *word = &executor.worker.word
+        cdef uint64_t seen = executor.drifts
+        with nogil:
+            while True:
+                if ptl_move(word, RUNG, 0):
+                    # While somebody else leads, it is rung for its end only, and then again.
+                    if ptl_load(&executor.lead) != ASSISTED:
+                        ptl_move(&executor.lead, ADRIFT, HELD)
+                        break
+                ptl_move(word, WATCH, 0)
+                if ptl_load(&executor.lead) == ADRIFT or executor.drifts != seen:
+                    executor.is_watched = True
+                    seen = executor.drifts
+                    ptl_sleep(word, 0, 0, WATCH_NS)
+                    if executor.drifts == seen and ptl_move(&executor.lead, ADRIFT, HELD):
+                        executor.is_assisted = False
+                        break
+                    continue
+                executor.is_watched = False
+                ptl_fence()
+                if ptl_load(&executor.lead) != ADRIFT:
+                    ptl_sleep(word, 0, 0, 0)
+
+    cdef int _pump(self, Executor executor) except -1:
         cdef ptl_node *nodes[MOST_AHEAD]
         cdef CallSlot slot
-        cdef list slots
-        cdef int count, room
+        cdef list slots = []
+        cdef int count
+        executor.contract.may_leave = False
+        if executor.handed is not None:
+            slots.append(executor.handed)
+            executor.handed = None
         while True:
+            self._send_ahead(executor, slots)
+            slots.clear()
+            while executor.left is not None or executor.sent:
+                if self._step(executor, 0) == STEP_AWAITED and self._may_drift(executor, 1):
+                    self._set_adrift(executor)  # who slept for it most likely waits for the next, too
+                    return 0
+            if executor.is_ended:
+                return 0
+            count = ptl_release_many(&self.queue, &executor.worker, nodes, self._room(executor))
+            if not count:
+                return 0
+            slots = self._slots_of(nodes, count)
+            if count > 1:
+                continue
+            slot = slots[0]
+            if slot.node.thread_waits:
+                slots.clear()
+                if self._let_lead(executor, slot):
+                    return 0
             slot = None
-            with nogil:
-                while ptl_load(&executor.worker.word) == 0:
-                    ptl_sleep(&executor.worker.word, 0, 0, 0)
-            ptl_store(&executor.worker.word, 0)
-            executor.contract.may_leave = False
-            if executor.left is not None:
-                slot = executor.running
-                executor.contract.deadline_ns = 0
-                self._finish(executor, slot, self._run_surely(executor, slot))
-                slot = None
-            slots = []
-            if executor.handed is not None:
-                slots.append(executor.handed)
-                executor.handed = None
-            while True:
-                self._pump_slots(executor, slots)
-                if executor.is_ended:
-                    return
-                room = self._room(executor)
-                count = ptl_release_many(&self.queue, &executor.worker, nodes, room)
-                if not count:
-                    break
-                slots = self._slots_of(nodes, count)
-                if count > 1:
-                    continue
-                slot = slots[0]
-                if slot.node.thread_waits:
-                    slots.clear()
-                    if self._let_lead(executor, slot):
-                        break
-                slot = None
+
+    # -- what an instance is sent ahead ------------------------------------------------
 
     cdef int _room(self, Executor executor) noexcept:
         """How many requests to send ahead: what takes the instance no more than a moment."""
@@ -150,52 +370,63 @@ cdef class RemoteQueue(RequestQueue):
             return 1
         return <int> max(1, min(<int64_t> MOST_AHEAD, AHEAD_NS // usual_ns))
 
-    cdef int _pump_slots(self, Executor executor, list slots) except -1:
-        """Run queued requests one after another, and what is queued meanwhile; empties `slots`.
+    cdef bint _has_space(self, Executor executor) noexcept:
+        # No more than what surely fits: the instance may wait for us to read its answers.
+        return executor.contract.sent_bytes <= executor.mark + AHEAD_BYTES
 
-        So a slot, and with it the answer, is not kept while others run.
-        """
-        cdef ptl_node *nodes[MOST_AHEAD]
+    cdef int _promote(self, Executor executor) except -1:
+        """Make the first request that was sent ahead the one to wait for, if there is none."""
+        cdef InferenceRequest request
+        if executor.left is None and executor.sent:
+            request = executor.sent.pop(0)
+            executor.mark = executor.marks.pop(0)
+            executor.left = request
+            executor.left_ns = ptl_now_ns()
+            executor.running = request.slot
+        return 0
+
+    cdef int _step(self, Executor executor, int64_t deadline_ns) except -1:
+        """Wait for the next answer of an instance that has something to do, deliver it and send more."""
         cdef Contract contract = executor.contract
         cdef CallSlot slot
-        cdef list sent = [], marks = []
-        cdef InferenceRequest request
         cdef object outcome
-        cdef int room
-        cdef Py_ssize_t mark = contract.sent_bytes
-        if len(slots) == 1:
-            slot = slots.pop()
-            if ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
-                executor.running = slot
-                contract.deadline_ns = 0
-                self._finish(executor, slot, self._run_surely(executor, slot))
-            return 0
-        self._send_ahead(executor, slots, sent, marks, mark + AHEAD_BYTES)
-        slots.clear()
-        while sent:
-            request = sent.pop(0)
-            mark = marks.pop(0)
-            slot = request.slot
-            executor.running = slot
-            executor.left_ns = ptl_now_ns()
-            executor.left = request
-            request = None
-            contract.deadline_ns = executor.left_ns + PATIENCE_NS if sent else 0
+        cdef int64_t patience_ns
+        cdef int done
+        self._promote(executor)
+        slot = executor.running
+        patience_ns = executor.left_ns + PATIENCE_NS if executor.sent else 0
+        while True:
+            contract.deadline_ns = deadline_ns
+            if patience_ns and (not deadline_ns or patience_ns < deadline_ns):
+                contract.deadline_ns = patience_ns
             outcome = self._run_surely(executor, slot)
-            if outcome is LEFT or executor.worker.is_retired:
-                self._take_back(contract, sent, marks)
-            if outcome is LEFT:
-                contract.deadline_ns = 0
-                outcome = self._run_surely(executor, slot)
-            self._finish(executor, slot, outcome)
-            slot = outcome = None
-            room = self._room(executor)
-            if not sent or not self.queue.depth or len(sent) > room // 2:
-                continue
-            slots = self._slots_of(nodes, ptl_take_more(&self.queue, &executor.worker, nodes, room - len(sent)))
-            self._send_ahead(executor, slots, sent, marks, mark + AHEAD_BYTES)
-            slots.clear()
-        return 0
+            if executor.worker.is_retired or (
+                patience_ns and outcome is LEFT and ptl_now_ns() >= patience_ns
+            ):
+                self._take_back(executor)
+                patience_ns = 0
+            if outcome is not LEFT:
+                break
+            if contract.interrupt is not None or (deadline_ns and ptl_now_ns() >= deadline_ns):
+                return STEP_LEFT
+        done = STEP_AWAITED if slot.is_awaited and self.sleepers == 1 else STEP_DONE
+        executor.is_assisted = slot.is_awaited
+        executor.running = None
+        if outcome is not PENDING:
+            slot.finish_and_wake(outcome)
+        slot = outcome = None
+        if executor.sent and self.queue.depth:
+            self._top_up(executor)
+        return done
+
+    cdef int _top_up(self, Executor executor) except -1:
+        """Send an instance that has little to do what is queued."""
+        cdef ptl_node *nodes[MOST_AHEAD]
+        cdef int room = self._room(executor), count = <int> len(executor.sent)
+        if count > room // 2:
+            return 0
+        count = ptl_take_more(&self.queue, &executor.worker, nodes, room - count)
+        return self._send_ahead(executor, self._slots_of(nodes, count))
 
     cdef list _slots_of(self, ptl_node **nodes, int count):
         cdef CallSlot slot
@@ -207,20 +438,18 @@ cdef class RemoteQueue(RequestQueue):
             slots.append(slot)
         return slots
 
-    cdef int _send_ahead(
-        self, Executor executor, list slots, list sent, list marks, Py_ssize_t limit
-    ) except -1:
-        """Send the requests of `slots` to the instance: they are added to `sent`, and to `marks` the
-        bytes that it has been sent by then, up to `limit`."""
+    cdef int _send_ahead(self, Executor executor, list slots) except -1:
+        """Send the requests of slots to the instance: they are added to `Executor.sent`."""
         cdef Contract contract = executor.contract
         cdef CallSlot slot
         cdef InferenceRequest request
         cdef object outcome
         cdef Py_ssize_t i
+        if executor.left is None and not executor.sent:
+            executor.mark = contract.sent_bytes
         for i in range(len(slots)):
             slot = slots[i]
-            if contract.sent_bytes > limit:
-                # No more than what surely fits: the instance may wait for us to read its answers.
+            if not self._has_space(executor):
                 return self._put_back(slots[i:])
             if not ptl_move(&slot.node.word, PTL_QUEUED, PTL_RUNNING):
                 continue
@@ -233,20 +462,27 @@ cdef class RemoteQueue(RequestQueue):
             except BaseException as error:
                 outcome = defect(contract, error)
             if outcome is None:
-                sent.append(request)
-                marks.append(contract.sent_bytes)
-            elif outcome is UNBEGUN:
+                executor.sent.append(request)
+                executor.marks.append(contract.sent_bytes)
+                if not slot.has_future:
+                    executor.unassisted = max(executor.unassisted, slot.call)
+                continue
+            if outcome is UNBEGUN:
                 self._put_back(slots[i + 1:])
-                return self._finish(executor, slot, self._queue_first(executor, slot, request))
-            else:
+                outcome = self._queue_first(executor, slot, request)
+                slots = []
+            if outcome is not PENDING:
                 slot.finish_and_wake(outcome)
+            if not slots:
+                break
         return 0
 
-    cdef int _take_back(self, Contract contract, list sent, list marks) except -1:
-        """Queue again what was sent ahead and not begun with, and remove it from `sent`."""
+    cdef int _take_back(self, Executor executor) except -1:
+        """Queue again what was sent ahead and not begun with."""
+        cdef Contract contract = executor.contract
         cdef InferenceRequest request
         cdef CallSlot slot
-        cdef list back = []
+        cdef list back = [], sent = executor.sent, marks = executor.marks
         cdef Py_ssize_t i, kept = 0
         for i in range(len(sent)):
             request = sent[i]
@@ -272,9 +508,3 @@ cdef class RemoteQueue(RequestQueue):
             return self._run(executor, slot)
         except BaseException as error:
             return defect(executor.contract, error)
-
-    cdef int _finish(self, Executor executor, CallSlot slot, object outcome) except -1:
-        executor.running = None
-        if outcome is not PENDING:
-            slot.finish_and_wake(outcome)
-        return 0

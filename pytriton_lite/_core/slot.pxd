@@ -68,6 +68,8 @@ cdef class CallSlot:
     cdef int64_t ticket             # its number there
     cdef object held                # the outcome, while earlier ones are awaited
     cdef bint is_settled            # `order` has had its outcome
+    cdef bint has_future            # it completes one
+    cdef bint is_awaited            # for which a thread sleeps, or has slept
 
     cdef object result(self)
     cdef bint finish(self, object outcome) except -1

@@ -35,6 +35,9 @@ cdef extern from "Python.h":
     void PyList_SET_ITEM(object ring, Py_ssize_t place, PyObject *item)
     bint PyExceptionInstance_Check(object thing)
 
+cdef extern from "Python.h":
+    void PyErr_SetInterrupt()
+
 cdef object _log = logging.getLogger("pytriton_lite.scheduler")
 
 cdef enum:
@@ -357,6 +360,8 @@ cdef class CallSlot:
             self.notify = None
             try:
                 notify(self)
+            except KeyboardInterrupt:
+                PyErr_SetInterrupt()  # not here: others wait for what this thread does
             except BaseException:
                 _log.exception("a completion callback failed")
             return False

@@ -47,6 +47,8 @@ cdef extern from * nogil:
     static inline int ptl_move(uint32_t *word, uint32_t from, uint32_t to) {
         return __atomic_compare_exchange_n(word, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
     }
+    /* Between a store and a load, of which another thread has the opposite. */
+    static inline void ptl_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
     static inline void ptl_store_64(uint64_t *word, uint64_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
     static inline int ptl_move_64(uint64_t *word, uint64_t from, uint64_t to) {
         return __atomic_compare_exchange_n(word, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
@@ -364,6 +366,7 @@ cdef extern from * nogil:
     uint32_t ptl_load(uint32_t *word)
     void ptl_store(uint32_t *word, uint32_t value)
     bint ptl_move(uint32_t *word, uint32_t from_, uint32_t to)
+    void ptl_fence()
     void ptl_store_64(uint64_t *word, uint64_t value)
     bint ptl_move_64(uint64_t *word, uint64_t from_, uint64_t to)
     void ptl_wake(uint32_t *word)

@@ -29,7 +29,7 @@ MODULES = (
     "_core.bls",
     "_core.bytes_tensor",
     "_core.calls",
-    "_core.condition",
+    "_core.future",
     "_core.contract",
     "_core.deadlock",
     "_core.dlpack",

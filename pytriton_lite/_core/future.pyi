@@ -1,5 +1,10 @@
+import concurrent.futures
 from types import TracebackType
 from typing import final
+
+from pytriton_lite._core.queue import RequestQueue
+from pytriton_lite._core.reply import InferenceResponse
+from pytriton_lite._core.slot import CallSlot
 
 @final
 class Condition:
@@ -14,3 +19,6 @@ class Condition:
     ) -> None: ...
     def wait(self, timeout: float | None = None) -> bool: ...
     def notify_all(self) -> None: ...
+
+class RequestFuture(concurrent.futures.Future[InferenceResponse]):
+    def __init__(self, queue: RequestQueue, slot: CallSlot) -> None: ...

@@ -10,18 +10,12 @@ from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION
 
 import pytest
 
-from pytriton_lite._core.condition import Condition
+from pytriton_lite._core.future import Condition, RequestFuture
+from pytriton_lite._core.queue import RequestQueue
 from pytriton_lite._core.reply import InferenceResponse
-from pytriton_lite._future import _ARE_KNOWN, RequestFuture
+from pytriton_lite._core.slot import CallSlot
 from tests.support.limits import until
 from tests.support.scripted import hard_limit
-
-
-class Queue:
-    """Has nothing to cancel."""
-
-    def cancel(self, slot: object) -> bool:
-        return True
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +25,7 @@ def limited() -> Iterator[None]:
 
 
 def make_future() -> RequestFuture:
-    return RequestFuture(Queue(), None)
+    return RequestFuture(RequestQueue("m", is_inline=True, is_iterative=False), CallSlot())
 
 
 def response() -> InferenceResponse:
@@ -39,7 +33,6 @@ def response() -> InferenceResponse:
 
 
 def test_it_stands_in_for_that_of_this_python() -> None:
-    assert _ARE_KNOWN
     assert isinstance(make_future()._condition, Condition)
     assert (
         vars(make_future()).keys() - {"_queue", "_slot"} == vars(concurrent.futures.Future()).keys()
