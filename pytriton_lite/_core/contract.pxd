@@ -34,7 +34,7 @@ cdef class Contract(AnswerMaker):
     cdef int64_t deadline_ns        # how long `run` may wait for it; 0: for ever
     cdef object interrupt           # what a signal handler raised meanwhile; `run` was LEFT for it
     cdef Py_ssize_t sent_bytes      # by `begin`, so far
-    cdef int64_t inputs_ns          # when the last `begin` had sent its request
+    cdef int64_t inputs_ns          # when the last batch had been sent
     cdef int64_t outputs_ns         # when the last answer, or the first of a batch, came
     cdef int64_t usual_ns           # what `execute` takes, by and large; 0: not known yet
     cdef bint may_leave             # `run` may be LEFT: it is not the pump that runs it

@@ -487,7 +487,7 @@ cdef class RequestQueue:
                 return self._queue_first(executor, slot, request)
             ended = ptl_now_ns()
             times = times_of(
-                slot.queued_ns, began, executor.contract.inputs_ns, executor.contract.outputs_ns, ended
+                slot.queued_ns, began, slot.inputs_ns, executor.contract.outputs_ns, ended
             )
             if slot.is_left_out:
                 self.statistics.failed(REASON_CANCELED, times.queued_ns)

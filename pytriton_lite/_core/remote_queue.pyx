@@ -374,14 +374,14 @@ cdef class RemoteQueue(RequestQueue):
         # No more than what surely fits: the instance may wait for us to read its answers.
         return executor.contract.sent_bytes <= executor.mark + AHEAD_BYTES
 
-    cdef int _promote(self, Executor executor) except -1:
+    cdef int _promote(self, Executor executor, int64_t now=0) except -1:
         """Make the first request that was sent ahead the one to wait for, if there is none."""
         cdef InferenceRequest request
         if executor.left is None and executor.sent:
             request = executor.sent.pop(0)
             executor.mark = executor.marks.pop(0)
             executor.left = request
-            executor.left_ns = ptl_now_ns()
+            executor.left_ns = now or ptl_now_ns()
             executor.running = request.slot
         return 0
 
@@ -445,8 +445,10 @@ cdef class RemoteQueue(RequestQueue):
         cdef InferenceRequest request
         cdef object outcome
         cdef Py_ssize_t i
+        cdef int64_t began = 0
         if executor.left is None and not executor.sent:
             executor.mark = contract.sent_bytes
+            began = ptl_now_ns()
         for i in range(len(slots)):
             slot = slots[i]
             if not self._has_space(executor):
@@ -464,6 +466,9 @@ cdef class RemoteQueue(RequestQueue):
             if outcome is None:
                 executor.sent.append(request)
                 executor.marks.append(contract.sent_bytes)
+                if began:  # it is not ahead of others
+                    self._promote(executor, began)
+                    began = 0
                 if not slot.has_future:
                     executor.unassisted = max(executor.unassisted, slot.call)
                 continue

@@ -51,6 +51,7 @@ cdef class CallSlot:
     cdef readonly str request_id    # None when it has none
     cdef int64_t queued_ns          # when it was queued; 0 for a caller who runs it at once
     cdef int64_t began_ns           # when an instance took it
+    cdef int64_t inputs_ns          # when the process of one had been sent it; 0 in this process
     cdef object outcome             # the answer, or the exception to raise
     cdef int form                   # what the answer may be, FORM_* of answer.pxd
     cdef object notify              # called with the slot when done; None when a thread waits

@@ -84,12 +84,14 @@ cdef class RemoteContract(Contract):
         self.executions += 1
         self.form = form
         self.current = slot
+        if slot.stream is not None:
+            slot.began_ns = ptl_now_ns()  # responses may come before anybody waits for the outcome
         try:
             record = self._call_record(request, slot, is_again, 0)
             self._send(record, False, AGAIN if is_again else CALL, slot.call)
         except TritonError as error:
             return self._lost(slot, error)
-        self.inputs_ns = ptl_now_ns()
+        slot.inputs_ns = ptl_now_ns()
         self.outputs_ns = 0
         return None
 
