@@ -119,32 +119,33 @@ cdef object _Future = concurrent.futures.Future
 # States of a future. Their spelling is the standard library's.
 cdef str _PENDING = "PENDING"
 cdef str _FINISHED = "FINISHED"
-_ATTRIBUTES = {"_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"}
-# Another Python might have futures of another make, which then make their own attributes.
-cdef bint _are_known = vars(_Future()).keys() == _ATTRIBUTES
+# Another Python might have futures of another make, which are then left to their own methods.
+cdef bint _are_known = vars(_Future()).keys() == {
+    "_condition", "_state", "_result", "_exception", "_waiters", "_done_callbacks"
+}
 
 
-class RequestFuture(concurrent.futures.Future):
-    """Future of a submitted request; cancelling it cancels the request.
+cdef class FutureState:
+    """What a `concurrent.futures.Future` keeps in its `__dict__`, and what is to be fast of it.
 
-    Parameters
-    ----------
-    queue, slot
-        What `cancel` gives up.
+    In C, attributes take nanoseconds and a signal handler cannot raise between two of them.
     """
+
+    cdef public object _condition, _state, _result, _exception
+    cdef public list _waiters, _done_callbacks
+    cdef RequestQueue queue
+    cdef CallSlot slot
 
     def __init__(self, RequestQueue queue, CallSlot slot):
         if _are_known:
-            # As the base class does it, but for the condition, which is most of its cost.
-            self._condition = Condition()
+            self._condition = Condition.__new__(Condition)
             self._state = _PENDING
-            self._result = self._exception = None
             self._waiters = []
             self._done_callbacks = []
         else:
             _Future.__init__(self)
-        self._queue = queue
-        self._slot = slot
+        self.queue = queue
+        self.slot = slot
         slot.has_future = True
         slot.notify = self._complete
 
@@ -153,7 +154,8 @@ class RequestFuture(concurrent.futures.Future):
         cdef Condition condition
         outcome = slot.take_outcome()
         if not _are_known:
-            return self._complete_unknown(outcome)
+            self._complete_unknown(outcome)
+            return
         # Straight from pending to finished, and taking the lock once.
         condition = self._condition
         condition._take()
@@ -176,7 +178,7 @@ class RequestFuture(concurrent.futures.Future):
         if self._done_callbacks:
             self._invoke_callbacks()
 
-    def _complete_unknown(self, outcome):
+    cdef int _complete_unknown(self, object outcome) except -1:
         try:
             if isinstance(outcome, BaseException):
                 self.set_exception(outcome)
@@ -184,6 +186,7 @@ class RequestFuture(concurrent.futures.Future):
                 self.set_result(outcome)
         except concurrent.futures.InvalidStateError:
             pass  # cancelled meanwhile
+        return 0
 
     def result(self, timeout=None):
         """As of `concurrent.futures.Future`."""
@@ -198,27 +201,36 @@ class RequestFuture(concurrent.futures.Future):
             return self._exception
         return self._wait(_Future.exception, timeout)
 
-    def _wait(self, get, timeout):
-        cdef RequestQueue queue = self._queue
+    cdef object _wait(self, object get, object timeout):
         cdef int64_t deadline_ns = 0
         cdef bint is_counted
         # Beyond some 30 years a limit is none, and the nanoseconds would not fit.
         if timeout is not None and <double> timeout < 1e9:
             deadline_ns = ptl_now_ns() + max(<int64_t> 0, <int64_t> (<double> timeout * 1e9))
-        is_counted = queue.assist(self._slot, deadline_ns)
+        is_counted = self.queue.assist(self.slot, deadline_ns)
         try:
             if deadline_ns:
                 timeout = max(0, deadline_ns - ptl_now_ns()) / 1e9
             return get(self, timeout)
         finally:
             if is_counted:
-                queue.slept()
+                self.queue.slept()
 
     def cancel(self):
         """Cancel the request; False when it is answered already."""
-        if not self._queue.cancel(self._slot):
+        if not self.queue.cancel(self.slot):
             return False
         if not self.cancelled():
             _Future.cancel(self)
             self.set_running_or_notify_cancel()
         return True
+
+
+class RequestFuture(FutureState, concurrent.futures.Future):
+    """Future of a submitted request; cancelling it cancels the request.
+
+    Parameters
+    ----------
+    queue, slot
+        What `cancel` gives up.
+    """

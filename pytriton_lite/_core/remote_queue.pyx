@@ -8,8 +8,8 @@ caller leaves behind who gives up, and the short requests of many callers at onc
 
 Who keeps futures in flight, and waits for one after the other, needs no pump: such a thread sends
 what it submits to the process itself, and leads while it waits. In between the instance is *adrift*:
-it works, and nobody waits for its answers, until its pump finds it so for a whole `WATCH_NS`. States
-of `Executor.lead`::
+it works, and nobody waits for its answers, until its pump finds that it has been so for some
+milliseconds. States of `Executor.lead`::
 
     HELD        the instance is idle, or its pump or a caller leads it
     ADRIFT      it has something to do, and who moves it away from here leads it
@@ -32,8 +32,10 @@ cdef enum:
     AHEAD_BYTES = 262_144
     # What it may take for one of them before the others are taken back.
     PATIENCE_NS = 2_000_000
-    # How long an instance is adrift at most.
-    WATCH_NS = 500_000
+    # When a pump looks whether its instance is adrift: at first, and while it finds it led again and
+    # again, since each look gets in the way of threads that are waiting for microseconds.
+    FIRST_LOOK_NS = 500_000
+    LAST_LOOK_NS = 4_000_000
 
 cdef enum:
     HELD = 0
@@ -309,6 +311,7 @@ cdef class RemoteQueue(RequestQueue):
         """Sleep until the pump is to lead its instance, or finds it adrift."""
         cdef uint32_t *word = &executor.worker.word
         cdef uint64_t seen = executor.drifts
+        cdef int64_t look_ns = FIRST_LOOK_NS
         with nogil:
             while True:
                 if ptl_move(word, RUNG, 0):
@@ -320,11 +323,13 @@ cdef class RemoteQueue(RequestQueue):
                 if ptl_load(&executor.lead) == ADRIFT or executor.drifts != seen:
                     executor.is_watched = True
                     seen = executor.drifts
-                    ptl_sleep(word, 0, 0, WATCH_NS)
+                    ptl_sleep(word, 0, 0, look_ns)
                     if executor.drifts == seen and ptl_move(&executor.lead, ADRIFT, HELD):
                         executor.is_assisted = False
                         break
+                    look_ns = min(2 * look_ns, <int64_t> LAST_LOOK_NS)
                     continue
+                look_ns = FIRST_LOOK_NS
                 executor.is_watched = False
                 ptl_fence()
                 if ptl_load(&executor.lead) != ADRIFT:
