@@ -67,6 +67,11 @@ if ptl_segment_watch_forks():
     raise MemoryError
 
 cdef enum:
+    # A reader that has slept for so long would have slept however long it had looked before.
+    LONG_SLEEP_NS = 500_000
+    LEAST_LOOK_NS = 5_000
+
+cdef enum:
     PAGE = 4096
     VERSION = 1
     RING_COUNT = 4
@@ -227,11 +232,12 @@ cdef class Segment:
     def consumer(self, str ring, *, int64_t yield_ns=0):
         """The reading end of a ring; one process has it, and makes it once.
 
-        `yield_ns` is how long, in nanoseconds, it looks for a record before it sleeps.
+        `yield_ns` is how long, in nanoseconds, it looks for a record before it sleeps; less while
+        records come so rarely that it sleeps for long after all.
         """
         cdef Consumer made = Consumer.__new__(Consumer)
         made.segment = self
-        made.yield_ns = yield_ns
+        made.yield_ns = made.look_ns = yield_ns
         made.generation = ptl_segment_generation
         ptl_ring_init(&made.ring, self._ring(ring), self.ring_bytes)
         return made
@@ -377,7 +383,7 @@ cdef class Consumer:
         cdef ptl_record record
         cdef char *where = NULL
         cdef int state
-        cdef int64_t ns
+        cdef int64_t ns, asleep_since = 0
         cdef bytes payload
         cdef bint is_waited_for, has_looked = False
         if self.generation != ptl_segment_generation:
@@ -391,15 +397,22 @@ cdef class Consumer:
                 if state == PTL_RING_OK:
                     payload = PyBytes_FromStringAndSize(where, record.size - PTL_RECORD_HEADER)
                     is_waited_for = ptl_ring_taken(&self.ring, &record)
+                    if has_looked:
+                        if not asleep_since or ptl_now_ns() - asleep_since < LONG_SLEEP_NS:
+                            self.look_ns = self.yield_ns
+                        else:
+                            self.look_ns = max(self.look_ns // 2, min(self.yield_ns, <int64_t> LEAST_LOOK_NS))
                     break
                 if self.is_closed:
                     raise UnavailableError("the other process is gone")
                 if self.yield_ns and not has_looked:
                     has_looked = True
                     with nogil:
-                        ptl_ring_yield_for_record(&self.ring, self.yield_ns)
+                        ptl_ring_yield_for_record(&self.ring, self.look_ns)
                     continue
                 ns = _nap(deadline_ns)
+                if not asleep_since:
+                    asleep_since = ptl_now_ns()
                 self.is_napping = True
                 with nogil:
                     ptl_ring_await_record(&self.ring, ns)

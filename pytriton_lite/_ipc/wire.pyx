@@ -130,11 +130,13 @@ cdef class Link:
     callers
         Memory that callers have inputs in, or None.
     yield_ns
-        How long a reader of the rings `calls` and `answers` looks for a record before it sleeps.
+        How long a reader that the other side waits for looks for a record before it sleeps, in
+        nanoseconds, at most. To wake a thread takes 5 to 150 us, depending on the machine, and who
+        looks for less than the other side takes to wake up makes that side sleep, too, time and again.
     """
 
     def __init__(
-        self, Segment segment, *, bint is_stub, CallerMemory callers=None, int64_t yield_ns=20_000,
+        self, Segment segment, *, bint is_stub, CallerMemory callers=None, int64_t yield_ns=50_000,
     ):
         self.segment = segment
         self.is_stub = is_stub
