@@ -72,6 +72,15 @@ cdef extern from * nogil:
         syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
     }
 
+    /* Between two looks: a core that shares its units with that of the other side leaves them to it. */
+    static inline void ptl_ring_pause(void) {
+    #if defined(__x86_64__)
+        __builtin_ia32_pause();
+    #elif defined(__aarch64__)
+        __asm__ volatile("isb");
+    #endif
+    }
+
     static inline uint64_t ptl_record_stride(uint64_t size) { return (size + 15) & ~(uint64_t)15; }
 
     /* Producer: put a record in. The consumer is not woken, see ptl_ring_bell. */
@@ -150,14 +159,18 @@ cdef extern from * nogil:
         if (__atomic_load_n(&r->head->head, __ATOMIC_SEQ_CST) == seen) ptl_ring_nap(&r->head->full, ns);
         __atomic_store_n(&r->head->full, 0, __ATOMIC_SEQ_CST);
     }
-    /* Consumer: look for a record for up to ns, giving the CPU away each time. */
-    static inline int ptl_ring_yield_for_record(ptl_ring_end *r, int64_t ns) {
+    /* Consumer: look for a record for up to ns, and give the CPU away after each so many looks. */
+    static inline int ptl_ring_look_for_record(ptl_ring_end *r, int64_t ns, int looks) {
         struct timespec t;
         int64_t begin, now;
+        int i;
         clock_gettime(CLOCK_MONOTONIC, &t);
         begin = now = (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
         while (now - begin < ns) {
-            if (__atomic_load_n(&r->head->tail, __ATOMIC_ACQUIRE) != r->mine) return 1;
+            for (i = 0; i < looks; i++) {
+                if (__atomic_load_n(&r->head->tail, __ATOMIC_ACQUIRE) != r->mine) return 1;
+                if (looks > 1) ptl_ring_pause();
+            }
             sched_yield();
             clock_gettime(CLOCK_MONOTONIC, &t);
             now = (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
@@ -194,4 +207,4 @@ cdef extern from * nogil:
     bint ptl_ring_taken(ptl_ring_end *r, const ptl_record *record)
     void ptl_ring_await_record(ptl_ring_end *r, int64_t ns)
     void ptl_ring_await_room(ptl_ring_end *r, uint64_t seen, int64_t ns)
-    bint ptl_ring_yield_for_record(ptl_ring_end *r, int64_t ns)
+    bint ptl_ring_look_for_record(ptl_ring_end *r, int64_t ns, int looks)
