@@ -17,6 +17,7 @@ cdef class Executor:
     cdef CallSlot handed            # what the pump is to run first
     cdef InferenceRequest left      # whose outcome the pump is to wait for, as `running`
     cdef int64_t left_ns            # when that began
+    cdef int64_t patience_ns        # until when those behind it are not taken back; 0: they were
     cdef list sent                  # requests that it was sent ahead, to answer after that, in order
     cdef list marks                 # what `contract.sent_bytes` was when each of them had been sent
     cdef Py_ssize_t mark            # what it was when `left` had been sent

@@ -30,7 +30,8 @@ cdef enum:
     MOST_AHEAD = 32
     AHEAD_NS = 1_000_000
     AHEAD_BYTES = 262_144
-    # What it may take for one of them before the others are taken back.
+    # What it may take for one of them before the others are taken back, and for one with a future
+    # before who waits for it sleeps.
     PATIENCE_NS = 2_000_000
     # When a pump looks whether its instance is adrift: at first, and while it finds it led again and
     # again, since each look gets in the way of threads that are waiting for microseconds.
@@ -175,9 +176,10 @@ cdef class RemoteQueue(RequestQueue):
         return True
 
     cdef bint assist(self, CallSlot slot, int64_t deadline_ns) except -1:
-        """Lead the instance that has a slot until it is done, or the time is up, if nobody else does.
+        """Lead the instance that has a slot, if nobody else does, until the slot is done.
 
-        True when somebody else does: this thread is to sleep for the future, and to call `slept`.
+        True when somebody else does, or the slot takes its time: this thread is to sleep for the
+        future, and to call `slept`.
         """
         cdef Executor executor
         cdef bint is_asleep = False
@@ -217,33 +219,32 @@ cdef class RemoteQueue(RequestQueue):
         ptl_fence()
 
     cdef Executor _adrift(self, CallSlot slot):
-        """The instance that has a slot, or may take it, if it is adrift: it is not any more."""
+        """The instance that has a slot, if it is adrift: it is not any more."""
         cdef Executor executor
         for executor in self.executors:
-            if slot.runner is not None and slot.runner is not executor.contract:
-                continue
-            if ptl_move(&executor.lead, ADRIFT, ASSISTED):
-                return executor
+            if slot.runner is executor.contract:
+                return executor if ptl_move(&executor.lead, ADRIFT, ASSISTED) else None
         return None
 
     cdef int _lead_for(self, Executor executor, CallSlot slot, int64_t deadline_ns) except -1:
+        """Lead an instance until a slot is done, or another one is slow, which is left to the pump."""
         cdef Contract contract = executor.contract
         cdef object interrupt
-        cdef uint32_t word
+        cdef int64_t limit_ns
         contract.may_leave = False
+        executor.is_assisted = True
         try:
-            while executor.left is not None or executor.sent:
-                word = ptl_load(&slot.node.word)
-                if word != PTL_QUEUED and word != PTL_RUNNING:
-                    break
-                if slot.runner is not None and slot.runner is not contract:
-                    break
-                if self._step(executor, deadline_ns) == STEP_LEFT:
+            while ptl_load(&slot.node.word) == PTL_RUNNING and slot.runner is contract:
+                self._promote(executor)
+                limit_ns = executor.left_ns + PATIENCE_NS
+                if deadline_ns and deadline_ns < limit_ns:
+                    limit_ns = deadline_ns
+                if self._step(executor, limit_ns) == STEP_LEFT:
+                    executor.is_assisted = False
                     break
         finally:
             interrupt = contract.interrupt
             contract.interrupt = None
-            executor.is_assisted = True
             self._leave(executor)
         if interrupt is not None:
             raise interrupt
@@ -251,7 +252,7 @@ cdef class RemoteQueue(RequestQueue):
 
     cdef int _leave(self, Executor executor) except -1:
         """Hand an instance on that was led for a future."""
-        if self.queue.depth:
+        if self.queue.depth and executor.is_assisted:
             self._top_up(executor)
         if executor.is_assisted and self._may_drift(executor, 0):
             self._set_adrift(executor)
@@ -387,35 +388,32 @@ cdef class RemoteQueue(RequestQueue):
             executor.mark = executor.marks.pop(0)
             executor.left = request
             executor.left_ns = now or ptl_now_ns()
+            executor.patience_ns = executor.left_ns + PATIENCE_NS
             executor.running = request.slot
         return 0
 
     cdef int _step(self, Executor executor, int64_t deadline_ns) except -1:
         """Wait for the next answer of an instance that has something to do, deliver it and send more."""
-        cdef Contract contract = executor.contract
         cdef CallSlot slot
         cdef object outcome
         cdef int64_t patience_ns
         cdef int done
         self._promote(executor)
         slot = executor.running
-        patience_ns = executor.left_ns + PATIENCE_NS if executor.sent else 0
-        while True:
-            contract.deadline_ns = deadline_ns
-            if patience_ns and (not deadline_ns or patience_ns < deadline_ns):
-                contract.deadline_ns = patience_ns
-            outcome = self._run_surely(executor, slot)
-            if executor.worker.is_retired or (
-                patience_ns and outcome is LEFT and ptl_now_ns() >= patience_ns
-            ):
-                self._take_back(executor)
-                patience_ns = 0
-            if outcome is not LEFT:
-                break
-            if contract.interrupt is not None or (deadline_ns and ptl_now_ns() >= deadline_ns):
-                return STEP_LEFT
+        patience_ns = executor.patience_ns if executor.sent else 0
+        if patience_ns and (not deadline_ns or patience_ns < deadline_ns):
+            deadline_ns = patience_ns
+        executor.contract.deadline_ns = deadline_ns
+        outcome = self._run_surely(executor, slot)
+        if executor.worker.is_retired or (
+            patience_ns and outcome is LEFT and ptl_now_ns() >= patience_ns
+        ):
+            self._take_back(executor)
+            executor.patience_ns = 0
+        if outcome is LEFT:
+            return STEP_LEFT
         done = STEP_AWAITED if slot.is_awaited and self.sleepers == 1 else STEP_DONE
-        executor.is_assisted = slot.is_awaited
+        executor.is_assisted = slot.is_awaited or (executor.is_assisted and slot.has_future)
         executor.running = None
         if outcome is not PENDING:
             slot.finish_and_wake(outcome)
