@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytriton_lite._backend import resolve_backend
 from pytriton_lite._config.autocomplete import merge_completed
@@ -44,32 +44,24 @@ from pytriton_lite._core.input_spec import InputEntry, InputSpec
 from pytriton_lite._core.queue import RequestQueue
 from pytriton_lite._core.remote_queue import RemoteQueue
 from pytriton_lite._core.statistics import VersionStatistics
-from pytriton_lite._environment import (
-    EnvironmentCache,
-    ExecutionEnvironment,
-    environment_setting,
-)
-from pytriton_lite._environment.setting import PARAMETER
+from pytriton_lite._environment.setting import PARAMETER, environment_setting
 from pytriton_lite._instance.base import Instance, Outage
 from pytriton_lite._instance.inline import InlineInstance
 from pytriton_lite._instance.loader import InstancePlan, ModelCode, auto_complete
 from pytriton_lite._instance.output_check import make_output_check
 from pytriton_lite._instance.plain_source import has_no_auto_complete
-from pytriton_lite._instance.process import (
-    ProcessInstance,
-    StubSettings,
-    auto_complete_in_stub,
-    environment_interpreter,
-    own_interpreter,
-)
 from pytriton_lite._instance.readiness import VersionReadiness
 from pytriton_lite._instance.thread import ThreadInstance
-from pytriton_lite._ipc.caller_memory import CallerMemory
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import Options
 from pytriton_lite._overrides import OverrideFolder
 from pytriton_lite._timer import TIMER
 from pytriton_lite.errors import ConfigError, UnavailableError, UnsupportedError
+
+if TYPE_CHECKING:  # what models in processes need is imported for the first one
+    from pytriton_lite._environment.cache import EnvironmentCache, ExecutionEnvironment
+    from pytriton_lite._instance.process import StubSettings
+    from pytriton_lite._ipc.caller_memory import CallerMemory
 
 _log = logging.getLogger("pytriton_lite.server")
 
@@ -78,21 +70,24 @@ _GRACE_NS = 500_000_000
 
 CONFIG_FILE = "config.pbtxt"
 
-_HOMES: dict[str, Callable[[InstancePlan, RequestQueue, StubSettings], Instance]] = {
-    "inline": lambda plan, queue, _: InlineInstance(plan, queue),
-    "thread": lambda plan, queue, _: ThreadInstance(plan, queue),
-    "process": ProcessInstance,
-}
 
+def stub_settings(options: Options, environment: ExecutionEnvironment | None) -> StubSettings:
+    """How the stubs of a model are started."""
+    from pytriton_lite._instance.process import environment_interpreter, own_interpreter
 
-def stub_settings(
-    options: Options, environment: ExecutionEnvironment | None = None
-) -> StubSettings:
-    """How the stubs of a model are started, if it runs in processes."""
     start_s, load_s = options.stub_timeout_s, options.load_timeout
     if environment is None:
         return own_interpreter(start_timeout_s=start_s, load_timeout_s=load_s)
     return environment_interpreter(environment, start_timeout_s=start_s, load_timeout_s=load_s)
+
+
+def _new_instance(plan: InstancePlan, queue: RequestQueue, stubs: StubSettings | None) -> Instance:
+    """An instance in the home of its model: with `stubs`, in a process."""
+    if stubs is not None:
+        from pytriton_lite._instance.process import ProcessInstance
+
+        return ProcessInstance(plan, queue, stubs)
+    return InlineInstance(plan, queue) if queue.is_inline else ThreadInstance(plan, queue)
 
 
 def _refuse_environment(setting: str, name: str, mode: str) -> UnsupportedError:
@@ -295,7 +290,7 @@ class LoadedVersion:
         history: ConfigHistory,
         metrics: MetricRegistry,
         control: ModelControl,
-        environments: EnvironmentCache,
+        environments: Callable[[], EnvironmentCache],
         caller_memory: Callable[[], CallerMemory],
         own_folder: OverrideFolder | None = None,
         identifier: str = "",
@@ -322,8 +317,8 @@ class LoadedVersion:
         if setting is not None:
             if mode != "process":
                 raise _refuse_environment(setting, name, mode)
-            environment = environments.prepare(setting, model_name=name)
-        stubs = stub_settings(options, environment)
+            environment = environments().prepare(setting, model_name=name)
+        stubs = stub_settings(options, environment) if mode == "process" else None
         self.folder = folder
         self._prepared = message
         self._history = history.fork()
@@ -332,9 +327,7 @@ class LoadedVersion:
             _resolve_groups(message, history, options.instance_kind_of(name))
 
         self._with_groups = with_groups
-        message = _completed(
-            message, self._history, code, options, stubs if mode == "process" else None
-        )
+        message = _completed(message, self._history, code, options, stubs)
         self._completed = message
         self.settings = settings_of(message)
         _refuse_unsupported(self.settings)
@@ -353,12 +346,11 @@ class LoadedVersion:
             cpu_only=mode == "process"
             or self.settings.parameters.get("FORCE_CPU_ONLY_INPUT_TENSORS") != "no",
         )
-        make = _HOMES[mode]
-        if mode == "process":
+        if stubs is not None:
             stubs = replace(stubs, callers=caller_memory())
 
         def make_instance(plan: InstancePlan) -> Instance:
-            return make(plan, self._queue, stubs)
+            return _new_instance(plan, self._queue, stubs)
 
         def make_plans(settings: ModelSettings, control: ModelControl) -> list[InstancePlan]:
             return _plans(code, settings, options, metrics, control)
@@ -743,6 +735,8 @@ def _completed(
         if stubs is not None:
             # A process takes as long to start as the instance itself.
             if not has_no_auto_complete(code.backend.model_file):
+                from pytriton_lite._instance.process import auto_complete_in_stub
+
                 returned = auto_complete_in_stub(code, to_json(completed), stubs)
         else:
             returned = auto_complete(code, to_json(completed))

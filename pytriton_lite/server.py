@@ -203,7 +203,8 @@ class Server:
             No repository has such a model.
         """
         repository = self._loaded
-        if not repository.has(model_name) and not repository.models.ready_versions(model_name):
+        # What is loaded needs no look at the folders.
+        if not repository.models.ready_versions(model_name) and not repository.has(model_name):
             error = NotFoundError(
                 f"Request for unknown model: '{model_name}' is not found", model=model_name
             )

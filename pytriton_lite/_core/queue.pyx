@@ -29,6 +29,9 @@ from pytriton_lite.errors import (
     CancelledError, InternalError, InvalidArgumentError, RequestTimeoutError, UnavailableError,
 )
 
+cdef extern from "Python.h":
+    void PyErr_SetInterrupt()
+
 cdef extern from *:
     """
     static int ptl_process_generation = 0;
@@ -812,10 +815,18 @@ cdef int64_t slice_of(CallSlot slot) noexcept:
 
 
 cdef object defect(Contract contract, object error):
-    failure = InternalError(
-        f"defect in pytriton_lite while running instance '{contract.instance_name}', please "
-        f"report it: {type(error).__name__}: {error}",
-        model=contract.model_name,
-    )
+    """The outcome of a request in whose handling something was raised that never should be."""
+    if isinstance(error, KeyboardInterrupt):
+        PyErr_SetInterrupt()  # once more, where this thread can be interrupted
+        failure = CancelledError(
+            f"Request to model '{contract.model_name}' was interrupted on the thread that ran it",
+            model=contract.model_name,
+        )
+    else:
+        failure = InternalError(
+            f"defect in pytriton_lite while running instance '{contract.instance_name}', please "
+            f"report it: {type(error).__name__}: {error}",
+            model=contract.model_name,
+        )
     failure.__cause__ = error
     return failure

@@ -137,7 +137,6 @@ cdef class RemoteQueue(RequestQueue):
     def submit_all(self, list slots):
         """`RequestQueue.submit_all`. Who submits a single request with a future may send it at once."""
         cdef CallSlot slot
-        cdef Executor executor
         if len(slots) == 1:
             slot = slots[0]
             if slot.has_future and self._send_now(slot):
@@ -478,11 +477,10 @@ cdef class RemoteQueue(RequestQueue):
             if outcome is UNBEGUN:
                 self._put_back(slots[i + 1:])
                 outcome = self._queue_first(executor, slot, request)
-                slots = []
-            if outcome is not PENDING:
-                slot.finish_and_wake(outcome)
-            if not slots:
-                break
+                if outcome is not PENDING:
+                    slot.finish_and_wake(outcome)
+                return 0
+            slot.finish_and_wake(outcome)
         return 0
 
     cdef int _take_back(self, Executor executor) except -1:

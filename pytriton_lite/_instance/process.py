@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from pytriton_lite._core.queue import Executor, RequestQueue
-from pytriton_lite._environment import ExecutionEnvironment
+from pytriton_lite._environment.cache import ExecutionEnvironment
 from pytriton_lite._environment.carried import FINDER, VARIABLE, carried_packages
 from pytriton_lite._instance.base import Instance, InstanceState, Outage
 from pytriton_lite._instance.breakpoints import Breakpoints

@@ -8,11 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pytriton_lite._backend import PYTHON
 from pytriton_lite._config.model_config import select_versions, version_policy_of
-from pytriton_lite._environment import EnvironmentCache
-from pytriton_lite._ipc.caller_memory import CallerMemory
 from pytriton_lite._loading import CONFIG_FILE, InstanceUpdate, LoadedVersion
 from pytriton_lite._metrics import MetricRegistry
 from pytriton_lite._options import ModelControlMode, Options
@@ -40,6 +39,10 @@ from pytriton_lite.errors import (
     UnavailableError,
     UnsupportedError,
 )
+
+if TYPE_CHECKING:
+    from pytriton_lite._environment.cache import EnvironmentCache
+    from pytriton_lite._ipc.caller_memory import CallerMemory
 
 _log = logging.getLogger("pytriton_lite.server")
 
@@ -69,7 +72,7 @@ class Repository:
             options.repositories, has_namespaces=options.model_namespacing
         )
         self.metrics = MetricRegistry(is_enabled=options.metrics)
-        self._environments = EnvironmentCache()
+        self._environments: EnvironmentCache | None = None
         self.models = ModelTable(self._folders, strict_readiness=options.strict_readiness)
         self._lock = self.models.lock
         self._turns = Turns(self._lock)
@@ -81,8 +84,21 @@ class Repository:
             self._watcher = Watcher(self.changed_models, self.watched_roots, self.reload_changed)
         self._caller_memory: CallerMemory | None = None
 
+    # Only models in processes need these two, and what they import.
+
+    def environments(self) -> EnvironmentCache:
+        """Execution environments that models of this server use; made when first asked for."""
+        from pytriton_lite._environment.cache import EnvironmentCache
+
+        with self._lock:
+            if self._environments is None:
+                self._environments = EnvironmentCache()
+            return self._environments
+
     def caller_memory(self) -> CallerMemory:
         """Memory for inputs that the stubs of all models can read; made when first asked for."""
+        from pytriton_lite._ipc.caller_memory import CallerMemory
+
         with self._lock:
             if self._caller_memory is None:
                 self._caller_memory = CallerMemory.create_largest()
@@ -515,7 +531,7 @@ class Repository:
                     history=polled.history,
                     metrics=self.metrics,
                     control=RepositoryControl(self, operation),
-                    environments=self._environments,
+                    environments=self.environments,
                     caller_memory=self.caller_memory,
                     own_folder=polled.own_folder,
                     identifier=name,
@@ -647,7 +663,8 @@ class Repository:
         self._poller.join(max(0.0, until - time.monotonic()))
         if self._watcher is not None:
             self._watcher.join(max(0.0, until - time.monotonic()))
-        self._environments.close(max(0.0, until - time.monotonic()))
+        if self._environments is not None:
+            self._environments.close(max(0.0, until - time.monotonic()))
         with self._lock:
             self._caller_memory = None  # arrays in it keep it
 

@@ -30,16 +30,11 @@ from hypothesis import strategies as st
 
 import pytriton_lite as ptl
 from pytriton_lite._backend import ResolvedBackend
-from pytriton_lite._environment import (
-    EnvironmentCache,
-    ExecutionEnvironment,
-    archive,
-    cache,
-    environment_setting,
-    interpreter,
-)
+from pytriton_lite._environment import archive, cache, interpreter
 from pytriton_lite._environment.archive import ArchiveError, unpack
+from pytriton_lite._environment.cache import EnvironmentCache, ExecutionEnvironment
 from pytriton_lite._environment.problem import EnvironmentProblem
+from pytriton_lite._environment.setting import environment_setting
 from pytriton_lite.errors import InternalError, UnavailableError
 
 ACTIVATE = "The Python environment should contain an 'activate' script."
@@ -879,7 +874,7 @@ def test_two_servers_do_not_meet(tmp_path: Path) -> None:
 
 HOLDER = """
 import os, signal, sys
-from pytriton_lite._environment import EnvironmentCache
+from pytriton_lite._environment.cache import EnvironmentCache
 environments = EnvironmentCache(temporary_folder=sys.argv[1])
 print(environments.prepare(sys.argv[2], model_name="m").path, flush=True)
 if sys.argv[3] == "fork":

@@ -671,3 +671,20 @@ def test_signal_handlers_are_left_alone(repository: RepositoryBuilder, serve: Se
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     serve()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_what_only_processes_need_is_not_imported(repository: RepositoryBuilder):
+    repository.model("m", echo_model())
+    code = (
+        "import sys\nimport pytriton_lite as ptl\n"
+        "with ptl.Server(sys.argv[1], execution=sys.argv[2]): pass\n"
+        "prefixes = ('pytriton_lite._ipc', 'pytriton_lite._instance.process', 'tarfile', 'subprocess')\n"
+        "print(sorted(name for name in sys.modules if name.startswith(prefixes)))"
+    )
+    command = [sys.executable, "-c", code, repository.models]
+    found = [
+        subprocess.run([*command, mode], capture_output=True, text=True, check=True, timeout=60)
+        for mode in ("thread", "process")
+    ]
+    assert found[0].stdout == "[]\n"
+    assert "pytriton_lite._ipc.process" in found[1].stdout

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import pytest
 
 import pytriton_lite as ptl
 from tests.support.limits import within
-from tests.support.probe import CONFIG, PROBE, ask, held_up, inputs, wait_until
+from tests.support.probe import CONFIG, PROBE, ask, held_up, inputs
 from tests.support.repository import RepositoryBuilder
 
 DECOUPLED = CONFIG + "model_transaction_policy { decoupled: true }\n"

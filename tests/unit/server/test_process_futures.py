@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ALL_COMPLETED, CancelledError, Future, as_completed, wait
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -93,12 +94,11 @@ def test_nobody_waits(probe: ptl.Model, pause: float) -> None:
     for i in range(20):
         assert answer(within_reach(probe, i)) == i + 1
         time.sleep(pause)  # after the longer one, the pump looks no more
-        called: list[float] = []
+        called: Queue[Future[Any]] = Queue()
         futures = [within_reach(probe, n) for n in range(5)]
         for future in futures:
-            future.add_done_callback(lambda f: called.append(answer(f)))
-        until(lambda called=called: len(called) == 5)
-        assert called == [1, 2, 3, 4, 5]
+            future.add_done_callback(called.put)
+        assert [answer(called.get(timeout=20)) for _ in futures] == [1, 2, 3, 4, 5]
 
 
 def test_functions_of_the_standard_library(probe: ptl.Model) -> None:
@@ -213,12 +213,15 @@ def test_an_interrupt_in_a_callback(probe: ptl.Model) -> None:
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
+    def wait_for(future: Future[Any]) -> None:
+        future.result(20)
+        time.sleep(20)
+
     for _ in range(10):
         futures = [within_reach(probe, i) for i in range(10)]
         futures[3].add_done_callback(interrupt)
         with pytest.raises(KeyboardInterrupt):
-            futures[-1].result(20)
-            time.sleep(20)
+            wait_for(futures[-1])
         assert [answer(f) for f in futures] == [i + 1 for i in range(10)]
 
 
