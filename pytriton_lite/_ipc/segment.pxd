@@ -36,7 +36,7 @@ cdef class Consumer:
     cdef bint is_closed
     cdef bint is_napping            # a thread of this side sleeps, or is about to
     cdef int64_t yield_ns           # how long it looks for a record, at most
-    cdef int64_t look_ns            # and just now
+    cdef readonly int64_t look_ns   # and just now
     cdef int looks                  # how often before it gives the CPU away
     cdef int generation             # as of `Producer`
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import pytriton_lite as ptl
 from pytriton_lite._ipc.segment import RINGS, BrokenSegmentError, Segment
-from tests.support.limits import within
+from tests.support.limits import until, within
 from tests.support.processes import mapped_segments
 
 PAGE = 4096
@@ -283,6 +283,24 @@ def test_who_waits_is_told_that_the_other_process_is_gone(yield_ns: int) -> None
         thread.join(10)
         assert not thread.is_alive()
         expect(wait)
+
+
+def test_looks_that_are_of_no_use_become_shorter() -> None:
+    segment = small()
+    producer = segment.producer("calls")
+    consumer = segment.consumer("calls", yield_ns=40_000)
+
+    def wait_for_one(seconds: float) -> int:
+        thread = threading.Thread(target=consumer.pull)
+        thread.start()
+        time.sleep(seconds)
+        producer.push(1, 0)
+        thread.join(10)
+        return consumer.look_ns
+
+    assert [wait_for_one(0.05) for _ in range(5)] == [20_000, 10_000, 5_000, 5_000, 5_000]
+    # As soon as a record comes while it looks, or just afterwards.
+    until(lambda: wait_for_one(0) == 40_000)
 
 
 def test_what_was_written_before_the_end_is_read() -> None:
