@@ -308,6 +308,8 @@ cdef class InferenceResponse:
 
 
 cdef class Scope:
+    """Where the BLS requests of an instance go: made by `bls.BlsScope`."""
+
     cdef object exec_request(self, InferenceRequest request, bint decoupled):
         raise NotImplementedError
 

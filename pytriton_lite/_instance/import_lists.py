@@ -8,12 +8,21 @@ along the old one gets to its end.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Collection
 from typing import Any
 
 _lock = threading.Lock()  # two threads that change a list at once
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - the thread that had it is not in the child
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def add_finder_first(finder: Any) -> None:

@@ -634,7 +634,8 @@ class ProcessInstance(Instance):
         if stub is None or self.state is InstanceState.DEAD:
             self._fail_left()
             self._stub = None
-            return True
+            # It is gone, but threads may be about to end that have looked after it.
+            return stub is None or stub.end(deadline_ns)
         self.state = InstanceState.DRAINING
         if not self._wait_until_unused(stub, deadline_ns):
             return False
