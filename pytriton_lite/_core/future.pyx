@@ -23,6 +23,13 @@ cdef enum:
     CONTENDED = 2  # held, and somebody sleeps for it
 
 
+cdef int64_t _deadline(object timeout) except -1:
+    # Beyond some 30 years a limit is none, and the nanoseconds would not fit.
+    if timeout is not None and <double> timeout < 1e9:
+        return ptl_now_ns() + max(<int64_t> 0, <int64_t> (<double> timeout * 1e9))
+    return 0
+
+
 @cython.final
 @cython.freelist(64)
 cdef class Condition:
@@ -86,10 +93,7 @@ cdef class Condition:
         """
         cdef int depth = self.depth, woken = PTL_WOKEN
         cdef uint32_t seen = self.changes
-        cdef int64_t deadline_ns = 0, slice_ns = signal_slice()
-        # Beyond some 30 years a limit is none, and the nanoseconds would not fit.
-        if timeout is not None and <double> timeout < 1e9:
-            deadline_ns = ptl_now_ns() + max(<int64_t> 0, <int64_t> (<double> timeout * 1e9))
+        cdef int64_t deadline_ns = _deadline(timeout), slice_ns = signal_slice()
         if self.owner != PyThread_get_thread_ident():
             raise RuntimeError("the condition is not held by this thread")
         self.sleepers += 1
@@ -202,12 +206,8 @@ cdef class FutureState:
         return self._wait(_Future.exception, timeout)
 
     cdef object _wait(self, object get, object timeout):
-        cdef int64_t deadline_ns = 0
-        cdef bint is_counted
-        # Beyond some 30 years a limit is none, and the nanoseconds would not fit.
-        if timeout is not None and <double> timeout < 1e9:
-            deadline_ns = ptl_now_ns() + max(<int64_t> 0, <int64_t> (<double> timeout * 1e9))
-        is_counted = self.queue.assist(self.slot, deadline_ns)
+        cdef int64_t deadline_ns = _deadline(timeout)
+        cdef bint is_counted = self.queue.assist(self.slot, deadline_ns)
         try:
             if deadline_ns:
                 timeout = max(0, deadline_ns - ptl_now_ns()) / 1e9
